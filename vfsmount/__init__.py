@@ -1,0 +1,3 @@
+"""Mount Backend.AI virtual folders as ordinary directories."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,89 @@
+"""The command line: ``vfsmount MOUNTPOINT`` mounts; everything else is a named command.
+
+Commands are loaded when they are called, so that ``vfsmount --help`` imports neither httpx nor
+pyfuse3. `main` is the one place that turns errors into exit codes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+import click
+
+from vfsmount import __version__
+from vfsmount.cli.exit_codes import exit_code
+
+# name → (module that holds the command under its own name, one line for --help)
+COMMANDS = {
+    "mount": ("vfsmount.cli.mount", "Mount every accessible vfolder (the default command)."),
+    "umount": ("vfsmount.cli.umount", "Unmount and wait until everything is on the server."),
+    "login": ("vfsmount.cli.login", "Log in through a webserver (session mode)."),
+    "logout": ("vfsmount.cli.logout", "Forget the session-mode login."),
+    "config": ("vfsmount.cli.config_cmd", "Show the settings in force, secrets masked."),
+    "serve": ("vfsmount.cli.serve", "Run the embedded Backend.AI-compatible server."),
+}
+
+
+class DefaultGroup(click.Group):
+    """A group whose first word may also be a mountpoint, meaning ``mount``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"-h", "--help", "--version"}
+        if args and args[0] not in COMMANDS and args[0] not in own:
+            args = ["mount", *args]
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=DefaultGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Run 'vfsmount COMMAND --help' for the options of one command; "
+    "'vfsmount mount --help' for those of a mount.",
+)
+@click.version_option(__version__, prog_name="vfsmount")
+def app() -> None:
+    """Mount Backend.AI virtual folders as ordinary directories.
+
+    \b
+        vfsmount MOUNTPOINT [OPTIONS]      mount every vfolder you may access
+        vfsmount umount MOUNTPOINT         unmount, nothing lost
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status (docs/exit-codes.md)."""
+    try:
+        result = app.main(args=list(argv) if argv is not None else None, prog_name="vfsmount", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as e:
+        return e.exit_code
+    except click.Abort:
+        click.echo("vfsmount: stopped", err=True)
+        return 130
+    except click.ClickException as e:
+        e.show()
+        return e.exit_code
+    except Exception as e:
+        code = exit_code(e)
+        if code is None:
+            raise
+        click.echo(f"vfsmount: {e}", err=True)
+        return code
+
+

@@ -1,0 +1,26 @@
+"""Exit codes of every command, documented in docs/exit-codes.md."""
+
+from __future__ import annotations
+
+from vfsmount import errors
+
+OK = 0
+FAILED = 1  # anything that has no code of its own
+USAGE = 2  # wrong arguments, missing or contradictory settings
+AUTH = 3  # wrong key, expired login, clock off
+UNREACHABLE = 4  # wrong host, server down, no usable reply in time
+MOUNT = 5  # the mountpoint cannot be used, or FUSE is missing
+UNSENT = 6  # unmounted, but some data is not on the server
+
+_BY_CLASS: tuple[tuple[type[errors.VfsError], int], ...] = (
+    (errors.ConfigError, USAGE),
+    (errors.AuthFailed, AUTH),
+    (errors.RemoteUnavailable, UNREACHABLE),
+    (errors.MountError, MOUNT),
+    (errors.VfsError, FAILED),
+)
+
+
+def exit_code(error: BaseException) -> int | None:
+    """The exit status for `error`, or None where it is a bug and deserves its traceback."""
+    return next((code for cls, code in _BY_CLASS if isinstance(error, cls)), None)

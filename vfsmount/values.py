@@ -1,0 +1,160 @@
+"""Small frozen values that cross layers."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+from typing import NewType
+
+Ino = NewType("Ino", int)
+ROOT_INO = Ino(1)
+
+NAME_MAX = 255  # bytes of one name component, as the storage-proxy's filesystem has it
+
+
+class Kind(enum.Enum):
+    """What stands under a name."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+
+
+_ETAG = re.compile(r'^(?:W/)?"?([0-9a-f]+)-([0-9a-f]+)"?$')
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """Names one version of a remote file.
+
+    The storage-proxy's ETag is ``"<mtime_ns in hex>-<size in hex>"``, so it carries the exact size
+    (bytes) and modification time (ns) as well.
+
+    Source: contract 4.2.
+    """
+
+    mtime_ns: int
+    size: int
+
+    @classmethod
+    def from_etag(cls, etag: str) -> Validator | None:
+        """Parse an ETag header; None where it has another form."""
+        m = _ETAG.match(etag.strip())
+        return cls(int(m[1], 16), int(m[2], 16)) if m else None
+
+    @property
+    def etag(self) -> str:
+        """The header value, quotes included, for ``If-Match`` and ``If-None-Match``."""
+        return f'"{self.mtime_ns:x}-{self.size:x}"'
+
+    def matches_listing(self, size: int, mtime_ns: int) -> bool:
+        """Whether a listing entry can be this version.
+
+        Listings round to a microsecond, by way of a float, so one microsecond is allowed.
+
+        Source: contract 5.
+        """
+        return self.size == size and abs(self.mtime_ns - mtime_ns) <= 1500
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEntry:
+    """One entry of a listing: a name with the attributes the server knows.
+
+    Attributes:
+        name: as the kernel wants it; names that are not UTF-8 keep their bytes.
+        mode: permission bits only (0o000-0o7777).
+        size: bytes; meaningless for directories.
+        mtime_ns, ctime_ns: ns since the epoch, microsecond resolution.
+    """
+
+    name: bytes
+    kind: Kind
+    size: int
+    mode: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One directory as the server listed it.
+
+    Attributes:
+        entries: in the server's order, ``.upload`` included.
+        cut: the server may have left entries out (a count at a plausible scandir limit), so a name
+            that is not here is unknown, not missing.
+    """
+
+    entries: tuple[RemoteEntry, ...]
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A vfolder as the caller may use it.
+
+    Attributes:
+        id: 32 hex digits; the identity. Names may be shared and change.
+        name: as the server has it; may be unfit for a directory entry on 26.x.
+        host: ``proxy:volume``.
+        status: ``ready``, ``mounted``, ``performing``, ``cloning``, ``delete-pending`` …
+        permission: ``ro``, ``rw`` or ``wd``, as granted to the caller.
+        owner: e-mail or name of the owner or project where the server tells it, else "".
+        ownership: ``user`` or ``group``.
+        mtime_ns: creation time; the server knows no better for a folder's root.
+    """
+
+    id: str
+    name: str
+    host: str
+    status: str
+    permission: str
+    is_owner: bool
+    owner: str = ""
+    ownership: str = "user"
+    usage_mode: str = "general"
+    cloneable: bool = False
+    mtime_ns: int = 0
+    unmanaged: bool = False
+
+    @property
+    def writable(self) -> bool:
+        """Whether writes are worth sending. The owner always may, whatever the column says.
+
+        Source: contract 6.6.
+        """
+        return self.is_owner or self.permission in ("rw", "wd")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to transfer: the storage-proxy's address and a token, which is a secret.
+
+    Attributes:
+        url: without query, already mapped through the storage-proxy address map.
+        expires_at: seconds since the epoch, from the token's ``exp``; 0 where it has none.
+    """
+
+    url: str
+    token: str = field(repr=False)
+    expires_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RangeReply:
+    """Bytes of one version of a file, from ``start``; shorter than asked for only at its end."""
+
+    start: int
+    data: bytes
+    validator: Validator
+
+
+@dataclass(frozen=True, slots=True)
+class HostUsage:
+    """How full a storage host says it is; None where the cluster does not expose it."""
+
+    used: int | None = None
+    total: int | None = None
+    percentage: float | None = None
