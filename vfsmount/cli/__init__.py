@@ -69,7 +69,9 @@ def app() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (docs/exit-codes.md)."""
     try:
-        result = app.main(args=list(argv) if argv is not None else None, prog_name="vfsmount", standalone_mode=False)
+        result = app.main(
+            args=list(argv) if argv is not None else None, prog_name="vfsmount", standalone_mode=False
+        )
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as e:
         return e.exit_code
@@ -85,5 +87,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         click.echo(f"vfsmount: {e}", err=True)
         return code
-
-
