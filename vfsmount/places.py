@@ -1,0 +1,93 @@
+"""Where vfsmount keeps its own files, and the private way of writing them.
+
+Everything here is for one user's eyes: directories are 0700, files 0600, and a directory that
+belongs to somebody else is refused rather than used.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+
+from vfsmount.errors import ConfigError
+
+APP = "vfsmount"
+
+
+def config_file() -> Path:
+    """Path of ``config.toml`` in the XDG config directory; it need not exist."""
+    return platformdirs.user_config_path(APP) / "config.toml"
+
+
+def state_dir() -> Path:
+    """Path of the directory for what must survive a reboot; it need not exist (`private_dir`)."""
+    return platformdirs.user_state_path(APP)
+
+
+def runtime_dir() -> Path:
+    """Path of the directory for sockets; it need not exist (`private_dir`).
+
+    Raises:
+        ConfigError: the directory above belongs to another user, who could swap what we put there.
+    """
+    with warnings.catch_warnings():
+        # Without a login session there is no XDG_RUNTIME_DIR and platformdirs falls back to the
+        # temporary directory with a warning; the check below makes that fallback safe.
+        warnings.simplefilter("ignore")
+        base = platformdirs.user_runtime_path()
+    if not base.exists():
+        private_dir(base)
+    if base.stat().st_uid not in (0, os.geteuid()):
+        raise ConfigError(f"XDG_RUNTIME_DIR: {base} belongs to another user; set it to a directory of yours")
+    return base / APP
+
+
+def private_dir(path: Path) -> Path:
+    """Make `path` a directory only we can enter, and return it.
+
+    Raises:
+        ConfigError: it cannot be made, is no directory, or belongs to another user.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = os.lstat(path)
+    except OSError as e:
+        raise ConfigError(f"cannot make the directory {path}: {e.strerror}") from e
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+        raise ConfigError(f"{path} is not a directory of ours: remove it, or point XDG_* elsewhere")
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Put `text` under `path`, 0600, all or nothing, in a directory made private first.
+
+    Raises:
+        ConfigError: the directory is not ours, or the disk failed; the old content is still there.
+    """
+    private_dir(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        # O_EXCL with the mode in the call: there is no moment when others could read it.
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        with suppress(OSError):
+            temporary.unlink()
+        raise ConfigError(f"cannot write {path}: {e.strerror}") from e
+
+
+def open_to_others(path: Path) -> bool:
+    """Whether anybody but the owner may read or write the file at `path`."""
+    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
