@@ -58,27 +58,53 @@ def load_settings(
     environ: Mapping[str, str] = os.environ,
     *,
     where: Places | None = None,
-    need_login: bool = True,
 ) -> ApiSettings:
     """The settings in force: flags, else environment, else profile, else the official client's own.
 
     Args:
         flags: as `cli.options.api_options` collects them; see `config_sources.read_layers`.
-        need_login: session mode without a stored login is an error; only ``vfsmount login`` does
-            without.
 
     Raises:
         ConfigError: something is missing, makes no sense or contradicts something else.
         AuthFailed: session mode, and nobody has logged in.
     """
     where = where or Places.of_this_user()
+    settings = build(find(flags, environ, where), where.state_dir)
+    if settings.cookie_file and not settings.cookie_file.exists():
+        raise AuthFailed(f"nobody is logged in at {settings.endpoints[0]}: run `vfsmount login` first")
+    return settings
+
+
+def load_login_settings(
+    flags: Mapping[str, str | None] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    where: Places | None = None,
+) -> tuple[ApiSettings, Path]:
+    """The settings for logging in or out, and the file for the login, which need not exist.
+
+    Raises:
+        ConfigError: as `load_settings`, or the mode is not ``session``.
+    """
+    where = where or Places.of_this_user()
+    found = find(flags, environ, where)
+    # Before anything about keys: whoever wants to log in has none.
+    if parse_mode(found) == "api":
+        raise ConfigError(
+            "BACKEND_ENDPOINT_TYPE is api, which signs with a key pair and has no login: "
+            "set it to session, and BACKEND_ENDPOINT to the webserver's address"
+        )
+    settings = build(found, where.state_dir)
+    assert settings.cookie_file is not None
+    return settings, settings.cookie_file
+
+
+def find(flags: Mapping[str, str | None] | None, environ: Mapping[str, str], where: Places) -> Found:
+    """Read every source and say aloud what is doubtful about them."""
     found = read_layers(flags or {}, environ, where)
     for sentence in found.warnings:
         log.event(_log, logging.WARNING, "config.doubtful", why=sentence)
-    settings = build(found, where.state_dir)
-    if need_login and settings.cookie_file and not settings.cookie_file.exists():
-        raise AuthFailed(f"nobody is logged in at {settings.endpoints[0]}: run `vfsmount login` first")
-    return settings
+    return found
 
 
 def build(found: Found, state_dir: Path) -> ApiSettings:
@@ -115,7 +141,8 @@ def cookie_file(state_dir: Path, endpoints: tuple[str, ...]) -> Path:
 def get_value(found: Found, key: str) -> Value:
     """What is in force for `key`, defaults included; an empty text where there is nothing."""
     value = found.value(key)
-    return value or Value(_BY_KEY[key].default or "", "default")
+    default = _BY_KEY[key].default
+    return value or Value(default or "", "not set" if default is None else "default")
 
 
 def text_of(found: Found, key: str) -> str:

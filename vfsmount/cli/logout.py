@@ -1,0 +1,35 @@
+"""``vfsmount logout``: end the session-mode login, here and on the server."""
+
+from __future__ import annotations
+
+import click
+import trio
+
+from vfsmount.cli.options import Flags, api_options
+from vfsmount.config import load_login_settings
+from vfsmount.errors import AuthFailed
+from vfsmount.login_file import read_login, remove_login
+
+
+@click.command("logout")
+@api_options
+def command(flags: Flags) -> None:
+    """Forget the session-mode login.
+
+    The stored login is removed even when the server cannot be told; the exit status then says so.
+    """
+    settings, path = load_login_settings(flags)
+    if not path.exists():
+        click.echo(f"Nobody is logged in at {settings.endpoints[0]}.")
+        return
+    try:
+        login = read_login(path)
+        # Loads httpx, so only when there is a login to end.
+        from vfsmount.api import session
+
+        trio.run(session.logout, settings, login.cookie)
+    except AuthFailed:
+        pass  # the server has forgotten the login already, which is what was asked for
+    finally:
+        remove_login(path)
+    click.echo(f"Logged out at {settings.endpoints[0]}.")
