@@ -1,0 +1,75 @@
+"""What holds for every test: which may run here, and that none logs an unexpected warning."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.live import why_no_live
+
+# Set by .ci/run where there is a /dev/fuse: a skipped mount test is then a failure.
+REQUIRE_FUSE = "VFSMOUNT_REQUIRE_FUSE"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what cannot run here, saying what was missing."""
+    reasons = {
+        "fuse": why_no_fuse(),
+        "live": why_no_live(),
+        "slow": "" if config.getoption("--slow") else "takes minutes: run with --slow",
+    }
+    if os.environ.get(REQUIRE_FUSE) == "1" and reasons["fuse"]:
+        raise pytest.UsageError(f"{REQUIRE_FUSE} is set, and {reasons['fuse']}")
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def why_no_fuse() -> str:
+    """What is missing for a mount; empty where nothing is."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as e:
+        return f"/dev/fuse cannot be opened: {e.strerror}"
+    return "" if shutil.which("fusermount3") else "fusermount3 is not installed: run scripts/setup"
+
+
+class Collector(logging.Handler):
+    """Keeps records of WARNING and above."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def warning_records(request: pytest.FixtureRequest) -> Iterator[list[logging.LogRecord]]:
+    """Fail the test on a warning of ours, unless it asked for `expect_warnings`."""
+    collector = Collector()
+    ours = logging.getLogger("vfsmount")
+    ours.addHandler(collector)
+    try:
+        yield collector.records
+    finally:
+        ours.removeHandler(collector)
+    if collector.records and "expect_warnings" not in request.fixturenames:
+        lines = "\n".join(f"{r.levelname} {r.name} {r.getMessage()}" for r in collector.records)
+        pytest.fail(f"unexpected in the log (expect_warnings would allow it):\n{lines}", pytrace=False)
+
+
+@pytest.fixture
+def expect_warnings(warning_records: list[logging.LogRecord]) -> list[logging.LogRecord]:
+    """Allow warnings in this test; the list holds those logged so far."""
+    return warning_records
