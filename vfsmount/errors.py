@@ -122,9 +122,28 @@ class NoSpace(VfsError):
 
 
 class RemoteUnavailable(VfsError):
-    """No usable reply: connection refused or cut, 502, 503, 504, or silence. Outcome unknown."""
+    """No usable reply: connection refused or cut, 502, 503, 504, or silence. Outcome unknown.
+
+    Attributes:
+        sent: the request may have reached the server and been executed; False only where no
+            connection came about.
+        status: HTTP status of the reply, 0 where there was none.
+    """
 
     retryable = True
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        sent: bool = True,
+        status: int = 0,
+        detail: str = "",
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message, detail=detail, request_id=request_id)
+        self.sent = sent
+        self.status = status
 
 
 class DeadlineExceeded(RemoteUnavailable):

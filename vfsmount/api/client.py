@@ -1,0 +1,76 @@
+"""`Client`: every call of the API as a typed method, over one connection set-up.
+
+The calls themselves stand in `folders`, `files`, `sharing` and `dotfiles`; transfers of content in
+`transfer`. Both generations of the server look the same from here.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from vfsmount.api.dialect import ServerInfo
+from vfsmount.api.files import FileCalls
+from vfsmount.api.governor import Governor
+from vfsmount.api.http import Http
+from vfsmount.api.manager import Manager
+from vfsmount.api.session import stored_cookie
+from vfsmount.config import ApiSettings
+
+
+class Client(FileCalls):
+    """One user at one server. An async context manager; it owns its connections.
+
+    Attributes:
+        http: the connections, shared with `Transfers`.
+    """
+
+    def __init__(self, settings: ApiSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """
+        Args:
+            transport: used instead of the network, by tests.
+        """
+        self._settings = settings
+        self._warned = set()
+        self.http = Http(settings, transport)
+        self._manager = Manager(settings, self.http, cookie=stored_cookie(settings))
+
+    @property
+    def info(self) -> ServerInfo:
+        """Dialect and versions; only after `connect`."""
+        assert self._manager.info is not None, "connect() comes first"
+        return self._manager.info
+
+    @property
+    def governor(self) -> Governor:
+        """The budget of manager calls, for `status`."""
+        return self._manager.governor
+
+    @property
+    def clock_offset_s(self) -> float:
+        """The server's clock minus ours, to the second."""
+        return self._manager.clock_offset_s
+
+    async def connect(self) -> ServerInfo:
+        """Negotiate the version and check the credentials; call it before anything else.
+
+        Raises:
+            RemoteUnavailable: no usable reply; the message names the host and what to check.
+            AuthFailed: key or login not accepted; ClockSkew where it is the clock.
+            ProtocolError: what answers is no Backend.AI manager.
+        """
+        return await self._manager.connect()
+
+    async def aclose(self) -> None:
+        """Close every connection. The object cannot be used afterwards."""
+        await self.http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,139 @@
+"""One HTTP exchange: httpx behind a wall that none of its exceptions crosses.
+
+Clients are made when first needed, one for each scheme, because a TLS context costs 20 ms and most
+test servers and many storage-proxies do without. A second set keeps no connections alive: a request
+whose kept-alive connection was closed under it is repeated there, never on another stale one.
+
+Proxies: the usual ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` are honoured for
+manager and storage-proxy alike, but never for loopback addresses, where a proxy could only be wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+
+from vfsmount.api.failures import explain
+from vfsmount.config import ApiSettings
+from vfsmount.errors import ProtocolError
+
+# httpx writes whole URLs, tokens included, at INFO.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+DEFAULT_READ_TIMEOUT_S = 20.0  # between two pieces of a reply; a file truncated under a download
+# leaves the connection open and silent for ever (trap 19), so there is always a limit
+WRITE_TIMEOUT_S = 30.0
+IDLE_S = 20.0  # the manager drops idle connections after 30 s; to be first avoids most resets
+MAX_CONNECTIONS = 100  # the storage-proxy served 400; this only bounds a bug
+LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+
+
+class Http:
+    """The connections of one client.
+
+    Args:
+        transport: used instead of the network, by tests.
+    """
+
+    def __init__(self, settings: ApiSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._clients: dict[tuple[str, bool], httpx.AsyncClient] = {}
+        self._timeout = httpx.Timeout(
+            connect=settings.connect_timeout_s,
+            read=settings.read_timeout_s or DEFAULT_READ_TIMEOUT_S,
+            write=WRITE_TIMEOUT_S,
+            pool=None,  # waiting for our own connections is no failure of the server; callers have deadlines
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.aclose()
+
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: str,
+        url: httpx.URL,
+        *,
+        headers: Mapping[str, str],
+        content: bytes | AsyncIterable[bytes] | None = None,
+        fresh: bool = False,
+        check: str = "BACKEND_ENDPOINT",
+    ) -> AsyncIterator[httpx.Response]:
+        """Send one request; the reply's body is read inside the block with `read_body` or `pieces`.
+
+        Leaving before the body's end closes the connection.
+
+        Args:
+            url: percent-encoded to the end; what it says as ``raw_path`` goes out unchanged.
+            fresh: on a new connection.
+            check: the setting a message about an unreachable server should name.
+
+        Raises:
+            RemoteUnavailable: no connection, or it failed or fell silent before the reply's end.
+            ProtocolError: what answers does not speak HTTP.
+        """
+        try:
+            client = self._client(url.scheme, fresh)
+            request = client.build_request(method, url, headers=headers, content=content)
+            response = await client.send(request, stream=True)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as e:
+            raise explain(e, url.host, check) from e
+
+    def _client(self, scheme: str, fresh: bool) -> httpx.AsyncClient:
+        client = self._clients.get((scheme, fresh))
+        if client is None:
+            client = self._clients[scheme, fresh] = self._make_client(scheme, fresh)
+        return client
+
+    def _make_client(self, scheme: str, fresh: bool) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=self._transport,
+            verify=self._tls_context(scheme),
+            timeout=self._timeout,
+            limits=httpx.Limits(
+                max_connections=MAX_CONNECTIONS,
+                max_keepalive_connections=0 if fresh else MAX_CONNECTIONS,
+                keepalive_expiry=IDLE_S,
+            ),
+            follow_redirects=False,
+            trust_env=self._transport is None,
+            mounts=dict.fromkeys(LOOPBACK) if self._transport is None else None,
+            # The webserver's cookie is sent by us, on the requests that need it and no others.
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+        )
+
+    def _tls_context(self, scheme: str) -> ssl.SSLContext:
+        if scheme == "https" and self._settings.verify_tls:
+            return httpx.create_ssl_context()
+        bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        bare.check_hostname = False
+        bare.verify_mode = ssl.CERT_NONE
+        return bare
+
+
+async def read_body(response: httpx.Response, limit: int) -> bytes:
+    """The whole body, as sent.
+
+    Raises:
+        ProtocolError: it is longer than ``limit`` bytes.
+    """
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > limit:
+            raise ProtocolError(f"a reply of more than {limit} bytes", status=response.status_code)
+    return bytes(body)

@@ -1,0 +1,271 @@
+"""Replies of both generations, read tolerantly into our values.
+
+Every field is accepted in the form of either generation and in any mixture: ``mode`` as ``"644"``
+or ``33188``, times without a fraction, ``"None"`` for null, ids with and without dashes. What
+cannot be an entry of a directory is dropped rather than trusted (contract 3.3, 5; P9 of the design).
+Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from vfsmount.errors import ProtocolError
+from vfsmount.values import NAME_MAX, Folder, HostUsage, Kind, Listing, RemoteEntry
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_KINDS = {"FILE": Kind.FILE, "DIRECTORY": Kind.DIRECTORY, "SYMLINK": Kind.SYMLINK}
+_DEFAULT_MODE = {Kind.FILE: 0o644, Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
+_INT64 = 1 << 63
+
+Loose = str | int | float | bool | None
+
+
+class Item(msgspec.Struct):
+    """One entry of a list-files reply, as sent."""
+
+    name: str
+    type: str = "FILE"
+    size: Loose = 0
+    mode: Loose = None
+    created: Loose = None
+    modified: Loose = None
+
+
+class FolderItem(msgspec.Struct):
+    """One entry of the folder list, or a create reply, as sent."""
+
+    id: str
+    name: str
+    host: str | None = ""
+    status: str | None = "ready"
+    permission: str | None = "rw"
+    is_owner: Loose = None
+    ownership_type: str | None = "user"
+    usage_mode: str | None = "general"
+    cloneable: Loose = False
+    created_at: Loose = None
+    user_email: str | None = None
+    group_name: str | None = None
+    creator: str | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Storage hosts the caller may use.
+
+    Attributes:
+        default: host of new folders, None where the cluster names none.
+        allowed: hosts on which folders may be created or used.
+        usage: by host; with nothing in it where the cluster does not expose it.
+    """
+
+    default: str | None
+    allowed: tuple[str, ...]
+    usage: Mapping[str, HostUsage]
+
+
+def listing(reply: object) -> tuple[Listing, int]:
+    """(the listing, how many of its entries were unfit and left out).
+
+    Raises:
+        ProtocolError: the reply has no list of items.
+    """
+    items = reply.get("items") if isinstance(reply, dict) else None
+    if not isinstance(items, list):
+        raise ProtocolError("a listing without items")
+    entries: dict[bytes, RemoteEntry] = {}
+    dropped = 0
+    for raw in items:
+        entry = _entry(raw)
+        if entry is None or entry.name in entries:
+            dropped += 1
+        else:
+            entries[entry.name] = entry
+    return Listing(tuple(entries.values()), cut=may_be_cut(len(items))), dropped
+
+
+def may_be_cut(count: int) -> bool:
+    """Whether a listing of ``count`` entries may have been cut at the server's scandir limit.
+
+    The server stops without a mark. The default limit is 1000 and administrators choose round
+    numbers, so a round hundred is suspect from 100 on; above 1000 everything is, because a limit
+    was evidently raised to a value we do not know. Wrong suspicion costs a probe, wrong trust
+    would hide files.
+    """
+    return count >= 1000 or (count >= 100 and count % 100 == 0)
+
+
+def folder(raw: object) -> Folder | None:
+    """One folder of a list or create reply; None where it lacks a usable id or name."""
+    try:
+        item = msgspec.convert(raw, FolderItem)
+    except msgspec.ValidationError:
+        return None
+    ident = folder_id(item.id)
+    if ident is None or not item.name:
+        return None
+    ownership = item.ownership_type or "user"
+    owner = (item.group_name if ownership == "group" else item.user_email) or ""
+    if not owner and ownership == "user":
+        owner = item.creator or ""  # 26.x leaves user_email empty
+    return Folder(
+        id=ident,
+        name=item.name,
+        host=item.host or "",
+        status=item.status or "ready",
+        permission=item.permission or "rw",
+        is_owner=truth(item.is_owner),
+        owner="" if owner == "None" else owner,
+        ownership=ownership,
+        usage_mode=item.usage_mode or "general",
+        cloneable=truth(item.cloneable),
+        mtime_ns=time_ns(item.created_at),
+        unmanaged=not item.host,  # 23.09 shows an unmanaged folder's host as ""
+    )
+
+
+def folders(reply: object) -> list[Folder]:
+    """Every usable folder of a list reply, in the server's order.
+
+    Raises:
+        ProtocolError: the reply is not a list.
+    """
+    if not isinstance(reply, list):
+        raise ProtocolError("a folder list that is no list")
+    return [f for f in map(folder, reply) if f is not None]
+
+
+def folder_id(text: object) -> str | None:
+    """32 lower-case hex digits of any spelling of a UUID, None for anything else."""
+    if not isinstance(text, str):
+        return None
+    digits = text.replace("-", "").lower()
+    return digits if len(digits) == 32 and set(digits) <= set("0123456789abcdef") else None
+
+
+def hosts(reply: object) -> Hosts:
+    """The hosts reply.
+
+    Raises:
+        ProtocolError: the reply is not an object.
+    """
+    if not isinstance(reply, dict):
+        raise ProtocolError("a hosts reply that is no object")
+    allowed = reply.get("allowed")
+    info = reply.get("volume_info")
+    default = reply.get("default")
+    return Hosts(
+        default=default if isinstance(default, str) and default else None,
+        allowed=tuple(str(h) for h in allowed) if isinstance(allowed, list) else (),
+        usage={str(k): _usage(v) for k, v in info.items()} if isinstance(info, dict) else {},
+    )
+
+
+def time_ns(value: object) -> int:
+    """Nanoseconds since the epoch of an ISO text or a number of seconds; 0 for anything else.
+
+    The fraction may be missing, ``T`` may be a space, a time without zone is UTC.
+    """
+    if isinstance(value, bool):
+        return 0
+    if isinstance(value, int | float):
+        return int(value * 1_000_000_000) if abs(value) < 1e10 else 0
+    if not isinstance(value, str):
+        return 0
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        return 0
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=UTC)
+    return (parsed - _EPOCH) // _MICROSECOND * 1000
+
+
+def mode_bits(value: object, kind: Kind) -> int:
+    """Permission bits of ``"644"`` (23.09), ``33188`` (26.x) or, where unreadable, a usual value."""
+    if isinstance(value, bool):
+        return _DEFAULT_MODE[kind]
+    if isinstance(value, int):
+        return value & 0o7777 if value >= 0 else _DEFAULT_MODE[kind]
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        # three or four octal digits, or a whole st_mode as text
+        if len(value) <= 4 and not set(value) & set("89"):
+            return int(value, 8)
+        return int(value[:10]) & 0o7777
+    return _DEFAULT_MODE[kind]
+
+
+def truth(value: object) -> bool:
+    """A boolean that may come as text or number."""
+    if isinstance(value, str):
+        return value.lower() in ("true", "1", "yes", "on")
+    return bool(value)
+
+
+def number(value: object) -> int | None:
+    """A count or size that may come as text; None for null, ``"None"`` and nonsense."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if abs(value) < _INT64 else None
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return None
+    return None
+
+
+def text(value: object) -> str:
+    """Text, "" for null and for the ``"None"`` that 23.09 writes instead."""
+    return "" if value is None or value == "None" else str(value)
+
+
+def sequence(value: object) -> Iterable[object]:
+    """The elements of a list, nothing for anything else."""
+    return value if isinstance(value, list) else ()
+
+
+def _entry(raw: object) -> RemoteEntry | None:
+    try:
+        item = msgspec.convert(raw, Item)
+        name = item.name.encode("utf-8", "surrogateescape")
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        return None
+    size = number(item.size)
+    if not _fit_for_a_directory(name) or size is None or not 0 <= size < _INT64:
+        return None
+    kind = _KINDS.get(item.type, Kind.FILE)
+    return RemoteEntry(
+        name=name,
+        kind=kind,
+        size=size,
+        mode=mode_bits(item.mode, kind),
+        mtime_ns=time_ns(item.modified),
+        ctime_ns=time_ns(item.created),
+    )
+
+
+def _fit_for_a_directory(name: bytes) -> bool:
+    return 0 < len(name) <= NAME_MAX and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+def _usage(info: object) -> HostUsage:
+    usage = info.get("usage") if isinstance(info, dict) else None
+    if not isinstance(usage, dict):
+        return HostUsage()
+    percentage = usage.get("percentage")
+    return HostUsage(
+        used=number(usage.get("used")),
+        total=number(usage.get("total")),
+        percentage=float(percentage) if isinstance(percentage, int | float) else None,
+    )

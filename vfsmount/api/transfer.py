@@ -1,0 +1,266 @@
+"""Content of files: ranges, validators, uploads. All of it at the storage-proxy.
+
+Source: contract 4.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import httpx
+
+from vfsmount.api import paths, problems
+from vfsmount.api.client import Client
+from vfsmount.api.http import Http, read_body
+from vfsmount.api.retry import retrying
+from vfsmount.api.tokens import FolderTokens
+from vfsmount.api.upload import Progress, ReadPiece, UploadRun
+from vfsmount.errors import (
+    IsADirectory,
+    NotFound,
+    ProtocolError,
+    RangeOutside,
+    RemoteError,
+    RemoteUnavailable,
+    Stale,
+    TokenExpired,
+)
+from vfsmount.log import event
+from vfsmount.values import Folder, RangeReply, Validator
+
+log = logging.getLogger("vfsmount.api")
+
+T = TypeVar("T")
+Consume = Callable[[httpx.Response], Awaitable[T]]
+
+PROBLEM_MAX = 64 << 10
+CHECK = "BACKEND_OVERRIDE_STORAGE_PROXY"
+# Whatever else is allowed makes the server send a sibling x.gz or x.br in place of x (trap 2).
+PLAIN = {"Accept-Encoding": "identity", "User-Agent": "vfsmount"}
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
+
+
+class Transfers:
+    """Reads and uploads of one client; keeps its download tokens."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._http: Http = client.http
+        self._tokens = FolderTokens(client)
+        self._dst_dir_works = False  # seen a file come through a folder's token
+
+    async def read_range(
+        self,
+        folder: Folder,
+        path: str,
+        start: int,
+        length: int,
+        *,
+        validator: Validator | None = None,
+        on_progress: Progress | None = None,
+    ) -> RangeReply:
+        """Fetch up to ``length`` bytes from ``start``; fewer only at the file's end.
+
+        A file that a container rewrites in place while the reply is under way gives old and new
+        bytes mixed: whoever needs more than the server's promise calls `revalidate` afterwards.
+
+        Args:
+            validator: the version the bytes must belong to; None takes whatever is there.
+            on_progress: told the bytes of each piece as it arrives.
+
+        Raises:
+            Stale: the file is another version now.
+            NotFound, IsADirectory: there is no such file.
+            RangeOutside: ``start`` is at or past the end; carries the size.
+            RemoteUnavailable: no usable reply; a short one counts as none.
+        """
+        assert start >= 0 and length > 0
+        headers = {"Range": f"bytes={start}-{start + length - 1}"}
+        if validator is not None:
+            headers["If-Match"] = validator.etag
+
+        async def consume(response: httpx.Response) -> RangeReply:
+            found = _validator(response)
+            if validator is not None and found != validator:
+                raise Stale("the file changed on the server")
+            stop = _stop_of(response, found, start, length)
+            return RangeReply(start, await _read_exactly(response, stop - start, on_progress), found)
+
+        return await self._download(folder, path, headers, consume)
+
+    async def stat(self, folder: Folder, path: str) -> Validator:
+        """The version of a file that is there now, without a manager call.
+
+        Raises:
+            NotFound, IsADirectory: there is no such file.
+        """
+        try:
+            return await self._download(folder, path, {"Range": "bytes=0-0"}, _only_validator)
+        except RangeOutside:
+            # Empty: a 416 carries no ETag, the whole (empty) file does.
+            return await self._download(folder, path, {}, _only_validator)
+
+    async def revalidate(self, folder: Folder, path: str, validator: Validator) -> Validator | None:
+        """The version that is there now, None if it still is ``validator``: the cheapest question.
+
+        Raises:
+            NotFound, IsADirectory: there is no such file any more.
+        """
+
+        async def consume(response: httpx.Response) -> Validator | None:
+            return None if response.status_code == 304 else _validator(response)
+
+        headers = {"Range": "bytes=0-0", "If-None-Match": validator.etag}
+        try:
+            return await self._download(folder, path, headers, consume)
+        except RangeOutside:
+            found = await self.stat(folder, path)
+            return None if found == validator else found
+
+    async def upload(
+        self,
+        folder: Folder,
+        path: str,
+        size: int,
+        read: ReadPiece,
+        *,
+        on_progress: Progress | None = None,
+    ) -> Validator:
+        """Put a whole file in place, atomically, and return the version it became.
+
+        Args:
+            read: ``await read(offset, length)`` returns exactly these bytes; asked for at most 1 MiB
+                at a time, mostly in order, again from an earlier offset after a failure.
+            on_progress: told the bytes of each piece as it leaves.
+
+        Raises:
+            IsADirectory, NotADirectory, NotFound: the file cannot stand there.
+            PermissionDenied, QuotaExceeded: as the server says.
+            RemoteUnavailable: it stopped answering; whether the file is in place is unknown.
+            UploadFailed: for another reason the file is not in place as it should be.
+        """
+        run = UploadRun(self._client, self._http, self.stat, folder, paths.creatable(path), size, read)
+        return await run.run(on_progress)
+
+    async def _download(
+        self, folder: Folder, path: str, headers: Mapping[str, str], consume: Consume[T]
+    ) -> T:
+        rel = paths.downloadable(path)
+
+        async def attempt(fresh: bool) -> T:
+            try:
+                return await self._once(folder, rel, headers, consume, fresh)
+            except TokenExpired:
+                return await self._once(folder, rel, headers, consume, fresh)
+            except IsADirectory:
+                if self._dst_dir_works or self._tokens.per_file:
+                    raise
+                return await self._without_dst_dir(folder, rel, headers, consume, fresh)
+
+        try:
+            return await retrying(attempt, what="GET download", idempotent=True, read=True)
+        except TokenExpired as e:
+            raise RemoteError(
+                "the storage-proxy refuses tokens the manager has just issued", status=400
+            ) from e
+
+    async def _without_dst_dir(
+        self, folder: Folder, rel: str, headers: Mapping[str, str], consume: Consume[T], fresh: bool
+    ) -> T:
+        """Ask for the file with a token of its own.
+
+        A server that ignores dst_dir calls everything a directory, because the token's "." is one.
+        """
+        self._tokens.per_file = True
+        try:
+            result = await self._once(folder, rel, headers, consume, fresh)
+        except IsADirectory:
+            self._tokens.per_file = False
+            raise
+        event(log, logging.WARNING, "token.per_file", reason="the server does not combine a folder's token")
+        return result
+
+    async def _once(
+        self, folder: Folder, rel: str, headers: Mapping[str, str], consume: Consume[T], fresh: bool
+    ) -> T:
+        target, grant = await self._tokens.target_for(folder, rel)
+        by_folder = "&dst_dir=" in target
+        async with self._http.exchange(
+            "GET", httpx.URL(target), headers={**PLAIN, **headers}, fresh=fresh, check=CHECK
+        ) as response:
+            if response.status_code not in (200, 206, 304):
+                error = await _error(response)
+                if isinstance(error, TokenExpired):
+                    self._tokens.drop(folder, grant)
+                raise error
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise ProtocolError("the server sends another file's compressed bytes in place of this one")
+            self._dst_dir_works = self._dst_dir_works or by_folder
+            return await consume(response)
+
+
+async def _only_validator(response: httpx.Response) -> Validator:
+    return _validator(response)
+
+
+def _validator(response: httpx.Response) -> Validator:
+    found = Validator.from_etag(response.headers.get("ETag", ""))
+    if found is None:
+        raise ProtocolError("a file without a usable ETag", status=response.status_code)
+    return found
+
+
+def _stop_of(response: httpx.Response, found: Validator, start: int, length: int) -> int:
+    """The offset at which the reply's bytes end, checked against what was asked and what it is."""
+    if response.status_code == 200:
+        # A proxy in between dropped the Range; the beginning is still what it should be.
+        if start == 0 and found.size:
+            return min(length, found.size)
+        if start >= found.size:
+            raise RangeOutside("past the end of the file", size=found.size)
+        raise ProtocolError("the server ignores ranges", status=200)
+    m = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    if m is None or m[1] is None or m[3] != str(found.size):
+        raise ProtocolError("a range that contradicts the file's size", status=206)
+    stop = min(start + length, found.size)
+    if (int(m[1]), int(m[2]) + 1) != (start, stop):
+        raise ProtocolError("another range than was asked for", status=206)
+    return stop
+
+
+async def _read_exactly(response: httpx.Response, length: int, on_progress: Progress | None) -> bytes:
+    pieces: list[bytes] = []
+    missing = length
+    async for piece in response.aiter_raw():
+        pieces.append(piece)
+        missing -= len(piece)
+        if on_progress is not None:
+            on_progress(len(piece))
+        if missing < 0:
+            break
+    if missing > 0:
+        raise RemoteUnavailable("the storage-proxy sent less than it announced")
+    data = b"".join(pieces)
+    return data[:length] if missing < 0 else data
+
+
+async def _error(response: httpx.Response) -> Exception:
+    """The error a refused download means."""
+    status = response.status_code
+    if status == 416:
+        m = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        size = int(m[3]) if m is not None and m[3] != "*" else 0
+        return RangeOutside("past the end of the file", size=size)
+    if status == 412:
+        return Stale("the file changed on the server")
+    p = problems.read_problem(status, await read_body(response, PROBLEM_MAX))
+    if problems.is_token_problem(p):
+        return TokenExpired("the transfer token is refused", detail=p.text)
+    if status == 400:
+        return IsADirectory("this is no regular file", detail=p.text)
+    if status == 404:
+        return NotFound("no such file on the server", detail=p.text)
+    return problems.to_error(p)

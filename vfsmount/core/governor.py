@@ -1,0 +1,107 @@
+"""How many manager calls we may still make: a token bucket fed by the server's own counters.
+
+The manager counts calls of a key in a rolling window of 900 s and answers 429 beyond the limit,
+counting those as well. We stay below 80 % of what is advertised, keep a reserve that only the
+foreground may touch, and after a 429 stay away for long.
+
+Every reply tells what the window still holds, so each one sets the bucket's level; between replies
+it fills at the average rate. The level may fall below zero, which makes the next wait longer: that
+is what keeps a trickle of calls from creeping through the margin while the window stays full.
+
+Source: contract 7 "Rate limit".
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+SHARE = 0.8  # of the advertised limit; the rest is for the user's other programs with this key
+RESERVE = 0.25  # of the bucket that background calls leave to the foreground
+FIRST_BACKOFF_S = 60.0
+MAX_BACKOFF_S = 900.0  # one whole window: by then every call we made has left it
+BACKGROUND_BACKOFF = 2.0  # background stays away this much longer than the foreground
+
+
+class Class(enum.IntEnum):
+    """Who waits for a call; lower goes first."""
+
+    FOREGROUND = 0
+    BACKGROUND = 1
+
+
+@dataclass(slots=True)
+class Budget:
+    """The bucket. Without a limit (none advertised yet) everything may go.
+
+    ``now`` is seconds of any monotonic clock, the same in all calls.
+    """
+
+    limit: int | None = None
+    window_s: float = 900.0
+    tokens: float = 0.0
+    filled_at: float = 0.0
+    refusals: int = 0
+    blocked_until: dict[Class, float] = field(default_factory=lambda: dict.fromkeys(Class, 0.0))
+
+    @property
+    def capacity(self) -> float:
+        """Calls that may go at once from a full bucket; at least one, or nothing would ever go."""
+        return max(1.0, (self.limit or 0) * SHARE)
+
+    @property
+    def rate(self) -> float:
+        """Tokens that come back in a second."""
+        return max(0.001, (self.limit or 0) * SHARE / self.window_s)
+
+    def wait_s(self, cls: Class, now: float) -> float:
+        """Seconds until a call of this class may go; 0 means now."""
+        blocked = max(0.0, self.blocked_until[cls] - now)
+        if self.limit is None:
+            return blocked
+        self._fill(now)
+        missing = self._floor(cls) + 1.0 - self.tokens
+        # A float's last bit must not make us wait for ever shorter moments.
+        return max(blocked, missing / self.rate if missing > 1e-9 else 0.0)
+
+    def take(self, now: float) -> None:
+        """Count one call. Only after `wait_s` said 0."""
+        if self.limit is not None:
+            self._fill(now)
+            self.tokens -= 1.0
+
+    def on_reply(self, limit: int, remaining: int, window_s: float, now: float) -> None:
+        """Learn from the counters of a successful reply of a signed call."""
+        if limit <= 0 or window_s <= 0:
+            return
+        self.limit, self.window_s = limit, window_s
+        # Others use the key too: what the server has left above our margin is what we have.
+        self.tokens = min(self.capacity, remaining - limit * (1 - SHARE))
+        self.filled_at = now
+        self.refusals = 0
+
+    def on_refused(self, now: float, reset_s: float | None = None) -> float:
+        """Learn from a 429; return the seconds the foreground has to stay away.
+
+        Args:
+            reset_s: what 26.x tells in ``X-RateLimit-Reset``; None where it tells nothing.
+        """
+        backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0**self.refusals)
+        if reset_s is not None and reset_s > 0:
+            backoff = min(MAX_BACKOFF_S, reset_s)
+        self.refusals = min(self.refusals + 1, 10)
+        self.tokens, self.filled_at = 0.0, now
+        self.blocked_until[Class.FOREGROUND] = now + backoff
+        self.blocked_until[Class.BACKGROUND] = now + min(MAX_BACKOFF_S, backoff * BACKGROUND_BACKOFF)
+        return backoff
+
+    def _floor(self, cls: Class) -> float:
+        # A bucket of one or two calls has nothing to reserve: background would never go.
+        if cls is Class.FOREGROUND or self.capacity < 4:
+            return 0.0
+        return self.capacity * RESERVE
+
+    def _fill(self, now: float) -> None:
+        if now > self.filled_at:
+            self.tokens = min(self.capacity, self.tokens + (now - self.filled_at) * self.rate)
+            self.filled_at = now
