@@ -38,7 +38,7 @@ _SHAPES = tuple(
         r"\b(x-backendai-token['\"]?\s*[:=,]\s*['\"]?)[^\"'\s]+",
         r"\b((?:set-)?cookie['\"]?\s*[:=,]\s*b?['\"]?)[^\"'\n]+",
         r"\b(aiohttp_session=)[^\s;\"']+",
-        r"\b((?:secret_?key|secret|password|signature|otp|stoken)['\"]?\s*[:=]\s*['\"]?)[^\s\"',&}]+",
+        r"((?:secret_?key|secret|password|signature|otp|stoken)['\"]?\s*[:=]\s*['\"]?)[^\s\"',&}]+",
         r"(://)[^/\s@\"']+(?=@)",  # user and password in a URL
         r"()\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*",  # a JWT, wherever it stands
     )

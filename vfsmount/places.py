@@ -40,7 +40,10 @@ def runtime_dir() -> Path:
         # Without a login session there is no XDG_RUNTIME_DIR and platformdirs falls back to the
         # temporary directory with a warning; the check below makes that fallback safe.
         warnings.simplefilter("ignore")
-        base = platformdirs.user_runtime_path()
+        try:
+            base = platformdirs.user_runtime_path()
+        except PermissionError as e:
+            raise ConfigError(f"XDG_RUNTIME_DIR: {e}") from e
     if not base.exists():
         private_dir(base)
     if base.stat().st_uid not in (0, os.geteuid()):

@@ -1,0 +1,149 @@
+"""One line per event, and no secret in any of them."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vfsmount import log
+from vfsmount.errors import ConfigError, RemoteUnavailable
+
+logger = logging.getLogger("vfsmount.test")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Path]:
+    """A log file that `setup` writes to; the set-up from before is put back afterwards."""
+    root, ours = logging.getLogger(), logging.getLogger("vfsmount")
+    before = root.level, ours.level
+    path = tmp_path / "log"
+    log.setup("DEBUG", path, stderr=False)
+    yield path
+    for handler in [h for h in root.handlers if isinstance(h.formatter, log.RedactingFormatter)]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(before[0])
+    ours.setLevel(before[1])
+
+
+def test_event_is_one_line_of_fields(file: Path) -> None:
+    log.event(logger, logging.INFO, "upload.retry", ino=42, wait_s=4.1, error=RemoteUnavailable())
+    line = file.read_text()
+    assert line.endswith("INFO vfsmount.test upload.retry ino=42 wait_s=4.1 error=RemoteUnavailable\n")
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", "plain"),
+        ("two words", '"two words"'),
+        (b"a b", '"a b"'),
+        (b"\xff", '"\\udcff"'),
+        ("line\nvfsmount.fake upload.done", '"line\\nvfsmount.fake upload.done"'),
+        ("", '""'),
+        ("a=b", '"a=b"'),
+        ("\x1b[2J", '"\\u001b[2J"'),
+        ("한글", "한글"),
+        (0.123456789, "0.123457"),
+        (None, "None"),
+        (ConfigError("no way"), '"ConfigError: no way"'),
+    ],
+)
+def test_field_stays_on_its_line(value: object, shown: str) -> None:
+    assert log.show(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("GET http://sp:6021/download?token=TOPSECRET&dst_dir=x HTTP/1.1", "dst_dir=x"),
+        ("Authorization: BackendAI signMethod=HMAC-SHA256, credential=AKIA:TOPSECRET", "uthorization"),
+        ("credential=AKIALABUSER1EXAMPLE0:TOPSECRET", "credential=AKIALA"),
+        ("{'authorization': 'BackendAI TOPSECRET'}", "authorization"),
+        ("[(b'Cookie', b'AIOHTTP_SESSION=TOPSECRET')]", "ookie"),
+        ("Set-Cookie: AIOHTTP_SESSION=TOPSECRET; path=/", "ookie"),
+        ("X-BackendAI-Token: TOPSECRET", "oken"),
+        ('{"username": "me", "password": "TOPSECRET", "otp": "TOPSECRET"}', "me"),
+        ("BACKEND_SECRET_KEY=TOPSECRET", "BACKEND_SECRET_KEY"),
+        ("connect to http://me:TOPSECRET@proxy:3128/", "@proxy:3128"),
+        ("jwt eyJhbGciOiJIUzI1NiJ9.eyJUT1BTRUNSRVQ.TOPSECRET end", "end"),
+        ("signature=TOPSECRET", "signature"),
+    ],
+)
+def test_shapes_of_secrets_are_struck_out(text: str, kept: str) -> None:
+    redacted = log.redact(text)
+    assert "TOPSECRET" not in redacted
+    assert log.STRUCK in redacted
+    assert kept in redacted
+
+
+def test_ordinary_lines_are_left_alone() -> None:
+    line = 'upload.retry ino=42 path="a token of thanks.txt" url=http://host:8081/folders/x offset=8388608'
+    assert log.redact(line) == line
+
+
+def test_known_secrets_are_struck_out_of_messages_and_tracebacks(file: Path, expect_warnings: object) -> None:
+    log.add_secret("correct-horse-battery-staple")
+    try:
+        raise ValueError("odd: correct-horse-battery-staple")
+    except ValueError:
+        log.event(logger, logging.ERROR, "mount.bug", exc_info=True, why="correct-horse-battery-staple")
+    text = file.read_text()
+    assert "Traceback" in text
+    assert "correct-horse" not in text
+
+
+def test_http_libraries_are_silent_from_the_import_on() -> None:
+    code = (
+        "import logging; logging.basicConfig(level=logging.DEBUG, format='%(message)s')\n"
+        "from vfsmount import log\n"
+        "log.setup('DEBUG')\n"
+        "for name in ('httpx', 'httpcore.http11', 'h11', 'hpack.hpack', 'aiohttp.access'):\n"
+        "    logging.getLogger(name).info('LOUD %s', name)\n"
+        "logging.getLogger('vfsmount.x').debug('ours')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "ours" in run.stderr
+    assert "LOUD" not in run.stderr + run.stdout
+
+
+def test_log_file_is_private_also_when_it_was_not(tmp_path: Path, file: Path) -> None:
+    assert file.stat().st_mode & 0o777 == 0o600
+    old = tmp_path / "old"
+    old.write_text("kept\n")
+    old.chmod(0o644)
+    log.setup("DEBUG", old, stderr=False)
+    log.event(logger, logging.DEBUG, "test.line")
+    assert old.stat().st_mode & 0o777 == 0o600
+    assert old.read_text().startswith("kept\n")
+    assert "test.line" in old.read_text()
+
+
+def test_later_setup_replaces_the_earlier_one(tmp_path: Path, file: Path) -> None:
+    log.setup("INFO", tmp_path / "second", stderr=False)
+    log.event(logger, logging.INFO, "test.line")
+    log.event(logger, logging.DEBUG, "test.detail")
+    assert file.read_text() == ""
+    assert "test.line" in (tmp_path / "second").read_text()
+    assert "test.detail" not in (tmp_path / "second").read_text()
+
+
+def test_log_file_that_cannot_be_opened_is_a_setting_gone_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--log-file"):
+        log.setup("INFO", tmp_path / "nowhere" / "log")
+
+
+def test_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.setup("INFO")
+    log.event(logger, logging.INFO, "test.line", pid=os.getpid())
+    assert f"test.line pid={os.getpid()}" in stream.getvalue()
