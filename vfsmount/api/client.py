@@ -1,7 +1,7 @@
 """`Client`: every call of the API as a typed method, over one connection set-up.
 
-The calls themselves stand in `folders`, `files`, `sharing` and `dotfiles`; transfers of content in
-`transfer`. Both generations of the server look the same from here.
+The calls themselves stand in `folders`, `files`, `sharing`, `dotfiles` and `tasks`; transfers of
+content in `transfer`. Both generations of the server look the same from here.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from typing import Self
 import httpx
 
 from vfsmount.api.dialect import ServerInfo
+from vfsmount.api.dotfiles import DotfileCalls
 from vfsmount.api.files import FileCalls
 from vfsmount.api.governor import Governor
 from vfsmount.api.http import Http
 from vfsmount.api.manager import Manager
 from vfsmount.api.session import stored_cookie
+from vfsmount.api.sharing import SharingCalls
+from vfsmount.api.tasks import TaskCalls
 from vfsmount.config import ApiSettings
 
 
-class Client(FileCalls):
+class Client(FileCalls, SharingCalls, DotfileCalls, TaskCalls):
     """One user at one server. An async context manager; it owns its connections.
 
     Attributes:
