@@ -1,0 +1,85 @@
+"""Going to the background, but only once the work is up.
+
+The foreground process waits on a pipe for one message of its child: ready, or what went wrong. So
+its exit status is the mount's, and whoever runs the next line finds the files there.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+
+import click
+import msgspec
+
+from vfsmount.cli.exit_codes import FAILED, OK, exit_code
+
+
+class _Message(msgspec.Struct):
+    """What the child says: exit status 0 and nothing, or a status and a sentence."""
+
+    status: int
+    text: str = ""
+
+
+def run_in_background(work: Callable[[Callable[[], None]], int]) -> int:
+    """Fork; the child runs ``work(ready)``, the parent returns when it is ready or has failed.
+
+    Must be called before any thread or event loop exists. In the child this never returns.
+    """
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read_end)
+        _child(work, write_end)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        raw = pipe.read()
+    if not raw:
+        os.waitpid(pid, 0)
+        click.echo("vfsmount: the background process died before it was ready", err=True)
+        return FAILED
+    message = msgspec.json.decode(raw, type=_Message)
+    if message.text:
+        click.echo(f"vfsmount: {message.text}", err=True)
+    return message.status
+
+
+def _child(work: Callable[[Callable[[], None]], int], pipe: int) -> None:
+    said = False
+
+    def say(message: _Message) -> None:
+        nonlocal said
+        if not said:
+            said = True
+            os.write(pipe, msgspec.json.encode(message))
+            os.close(pipe)
+
+    def ready() -> None:
+        _detach()
+        say(_Message(OK))
+
+    status = FAILED
+    try:
+        os.setsid()
+        status = work(ready)
+        say(_Message(status, "" if status == OK else "ended before it was ready"))
+    except BaseException as e:
+        status = exit_code(e) or FAILED
+        if not said:
+            text = str(e) if exit_code(e) is not None else "".join(traceback.format_exception(e))
+            say(_Message(status, text))
+        else:
+            traceback.print_exc()
+    finally:
+        os._exit(status)  # nothing of the parent's is to be run twice at exit
+
+
+def _detach() -> None:
+    """Leave the terminal: its hang-up, its directory and its streams are not ours."""
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)

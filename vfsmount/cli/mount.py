@@ -1,0 +1,249 @@
+"""``vfsmount MOUNTPOINT``: mount every accessible vfolder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vfsmount import log, places
+from vfsmount.cli.exit_codes import MOUNT, OK, UNSENT
+from vfsmount.cli.mount_options import parse_mount_options
+from vfsmount.cli.options import Flags, api_options
+from vfsmount.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """What the user asked for, apart from the server."""
+
+    read_only: bool
+    folders: tuple[str, ...]
+    uid: int
+    gid: int
+    umask: int
+    allow_other: bool
+    extra_flags: int
+    deadline: float
+    dir_ttl: float
+    attr_ttl: float
+    memory: int
+
+
+class Octal(click.ParamType[int]):
+    """A umask as the shell writes it."""
+
+    name = "octal"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(str(value), 8)
+        except ValueError:
+            number = -1
+        if not 0 <= number <= 0o777:
+            self.fail(f"{value!r} is not an octal mask such as 022", param, ctx)
+        return number
+
+
+@click.command("mount")
+@click.argument("mountpoint", type=click.Path())
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground.")
+@click.option("--read-only", is_flag=True, help="Refuse every change before anything is sent.")
+@click.option("--folder", "folders", multiple=True, metavar="NAME", help="Show this folder only; repeatable.")
+@click.option("--uid", type=int, help="Owner of all files. [you]")
+@click.option("--gid", type=int, help="Group of all files. [yours]")
+@click.option("--umask", type=Octal(), default="022", show_default=True, help="Permission bits to take away.")
+@click.option("--allow-other", is_flag=True, help="Let other users of this machine in, as modes permit.")
+@click.option("-o", "mount_options", multiple=True, metavar="A,B=C", help="Options as mount(8) writes them.")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(min=1),
+    default=30.0,
+    show_default=True,
+    help="Seconds after which a request without progress fails.",
+)
+@click.option(
+    "--dir-ttl",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="Seconds for which a listing is believed.",
+)
+@click.option(
+    "--attr-ttl",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Seconds for which an open file's attributes are believed.",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    metavar="MIB",
+    help="Memory for file content read.",
+)
+@click.option("--state-dir", type=click.Path(path_type=Path), help="Where files being written are kept.")
+@click.option("--log-file", type=click.Path(path_type=Path), help="Append the log to this file.")
+@click.option("--debug", is_flag=True, help="Log every operation.")
+@click.option("--embedded", is_flag=True, help="Start the embedded server, mount it, stop it with the mount.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data directory of --embedded.")
+@click.option("--dialect", type=click.Choice(["23.09", "26"]), default="23.09", help="Dialect of --embedded.")
+@api_options
+def command(
+    mountpoint: str,
+    foreground: bool,
+    state_dir: Path | None,
+    log_file: Path | None,
+    debug: bool,
+    embedded: bool,
+    data: Path | None,
+    dialect: str,
+    mount_options: tuple[str, ...],
+    flags: Flags,
+    **params: object,
+) -> int:
+    """Mount every vfolder you may access on MOUNTPOINT.
+
+    Returns once the mount answers, with exit status 0 only then; the mount lives on in the
+    background until 'vfsmount umount MOUNTPOINT' (or umount, or fusermount3 -u).
+    """
+    if data is not None and not embedded:
+        raise ConfigError("--data is the data directory of --embedded: add --embedded, or leave it out")
+    choices = _choices(mount_options, params)
+    state = (state_dir or places.state_dir()).absolute()
+    level = logging.DEBUG if debug else logging.INFO
+    log_path = log_file.absolute() if log_file else None
+    data_path = data.absolute() if data else None
+    log.setup(level, log_path, stderr=True)
+
+    def work(ready: Callable[[], None]) -> int:
+        from vfsmount.cli.embedded import default_data_dir, embedded_server
+
+        server = (
+            embedded_server(data_path or default_data_dir(state), dialect=dialect)
+            if embedded
+            else nullcontext(os.environ)
+        )
+        with server as environ:
+            own = dict.fromkeys(flags) if embedded else flags
+            return _mount(mountpoint, own, environ, choices, state, ready)
+
+    if foreground:
+        return work(
+            lambda: click.echo(f"mounted on {os.path.abspath(mountpoint)}; Ctrl-C unmounts", err=True)
+        )
+
+    from vfsmount.cli.background import run_in_background
+
+    def in_child(ready: Callable[[], None]) -> int:
+        def detached() -> None:
+            log.setup(level, log_path, stderr=False)
+            ready()
+
+        return work(detached)
+
+    status = run_in_background(in_child)
+    return status or _check_answers(mountpoint)
+
+
+def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _Choices:
+    """Flags, and what ``-o`` says; a flag wins over its ``-o`` form."""
+    given = parse_mount_options(",".join(mount_options))
+
+    def pick(name: str, default: int) -> int:
+        value = params[name] if params[name] is not None else given.numbers.get(name, default)
+        assert isinstance(value, int)
+        return value
+
+    umask = given.numbers.get("umask", params["umask"])
+    memory, folders = params["memory"], params["folders"]
+    deadline, dir_ttl, attr_ttl = params["deadline"], params["dir_ttl"], params["attr_ttl"]
+    assert isinstance(memory, int) and isinstance(folders, tuple) and isinstance(umask, int)
+    assert isinstance(deadline, float) and isinstance(dir_ttl, float) and isinstance(attr_ttl, float)
+    return _Choices(
+        read_only=bool(params["read_only"]) or given.read_only,
+        folders=folders,
+        uid=pick("uid", os.getuid()),
+        gid=pick("gid", os.getgid()),
+        umask=umask,
+        allow_other=bool(params["allow_other"]) or given.allow_other,
+        extra_flags=given.kernel_flags,
+        deadline=deadline,
+        dir_ttl=dir_ttl,
+        attr_ttl=attr_ttl,
+        memory=memory << 20,
+    )
+
+
+def _mount(
+    mountpoint: str,
+    flags: Flags,
+    environ: Mapping[str, str],
+    choices: _Choices,
+    state: Path,
+    ready: Callable[[], None],
+) -> int:
+    import trio
+
+    from vfsmount.config import load_settings
+    from vfsmount.fuse import device, session
+    from vfsmount.fuse.mountpoint import prepare
+    from vfsmount.store.mounts import MountRecord, MountRecords, start_time
+    from vfsmount.vfs.policy import MountPolicy
+
+    settings = load_settings(flags, environ)
+    log.add_secret(settings.secret_key)
+    path = prepare(mountpoint)
+    kernel_flags = device.MS_NOSUID | device.MS_NODEV | choices.extra_flags
+    if choices.read_only:
+        kernel_flags |= device.MS_RDONLY
+    spec = session.MountSpec(
+        mountpoint=path,
+        settings=settings,
+        kernel=device.KernelOptions(allow_other=choices.allow_other, flags=kernel_flags),
+        policy=MountPolicy(
+            uid=choices.uid,
+            gid=choices.gid,
+            umask=choices.umask,
+            read_only=choices.read_only,
+            dir_ttl_s=choices.dir_ttl,
+            attr_ttl_s=choices.attr_ttl,
+            deadline_s=choices.deadline,
+            memory=choices.memory,
+            only=choices.folders,
+        ),
+        state_dir=state,
+    )
+    records = MountRecords(state)
+
+    def answering() -> None:
+        records.write(MountRecord(path, os.getpid(), start_time(os.getpid())))
+        ready()
+
+    unsent = trio.run(session.serve, spec, answering)
+    if not unsent:
+        records.remove(path)
+        return OK
+    kept = tuple((u.name, str(u.kept_at)) for u in unsent)
+    records.write(MountRecord(path, os.getpid(), "", ended=True, unsent=kept))
+    for u in unsent:
+        click.echo(f"vfsmount: not on the server: {u.name} ({u.reason}); kept in {u.kept_at}", err=True)
+    return UNSENT
+
+
+def _check_answers(mountpoint: str) -> int:
+    """The last word before exit status 0: somebody else than the daemon gets an answer."""
+    from vfsmount.fuse.mountpoint import answer, real_path
+
+    code = answer(real_path(mountpoint))
+    if code == 0:
+        return OK
+    click.echo(f"vfsmount: {mountpoint} is mounted but does not answer", err=True)
+    return MOUNT

@@ -1,0 +1,129 @@
+"""What a directory's listing is worth: its age, its gaps, and what we changed meanwhile.
+
+A listing takes tens of milliseconds, and we create, rename and delete while it is under way. So a
+fetch takes a ticket when it starts; names that we changed after that are left alone when the
+listing arrives, because the listing may not show the change yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.values import Listing, RemoteEntry
+
+
+@dataclass(slots=True)
+class ListingState:
+    """Freshness of one directory.
+
+    Attributes:
+        fetched_at: when the last listing was asked for; -inf when it is no longer believed.
+        cut: the server may have left names out, so a missing name is unknown.
+        changed: name → number of our last change to it, while a fetch is in flight.
+    """
+
+    fetched_at: float = float("-inf")
+    cut: bool = False
+    change_no: int = 0
+    fetches: int = 0
+    changed: dict[bytes, int] = field(default_factory=dict)
+
+    def fresh(self, now: float, ttl: float) -> bool:
+        return now - self.fetched_at < ttl
+
+    def remaining(self, now: float, ttl: float) -> float:
+        """Seconds for which the listing may still be believed."""
+        return max(0.0, ttl - (now - self.fetched_at))
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A listing under way: when it was asked for, and which of our changes it may lack."""
+
+    change_no: int
+    asked_at: float
+
+
+def state_of(directory: Node) -> ListingState:
+    """The directory's listing state, made on first use."""
+    if directory.listing is None:
+        directory.listing = ListingState()
+    state = directory.listing
+    assert isinstance(state, ListingState)
+    return state
+
+
+def begin_fetch(directory: Node, now: float) -> Ticket:
+    """A listing is about to be asked for."""
+    state = state_of(directory)
+    state.fetches += 1
+    return Ticket(state.change_no, now)
+
+
+def abandon_fetch(directory: Node) -> None:
+    """The listing did not arrive. (Call exactly one of this and `merge` per ticket.)"""
+    state = state_of(directory)
+    state.fetches -= 1
+    if not state.fetches:
+        state.changed.clear()
+
+
+def record_change(directory: Node, name: bytes) -> None:
+    """We created, removed or renamed `name`, and the server has said yes."""
+    state = state_of(directory)
+    state.change_no += 1
+    if state.fetches:
+        state.changed[name] = state.change_no
+
+
+def expire(directory: Node) -> None:
+    """Believe the directory no longer, as after a change whose outcome is unknown."""
+    state_of(directory).fetched_at = float("-inf")
+
+
+def known_empty(directory: Node, now: float) -> None:
+    """We just made this directory: it is listed, and it is empty."""
+    state = state_of(directory)
+    state.fetched_at, state.cut = now, False
+
+
+def merge(
+    inodes: InodeTable,
+    directory: Node,
+    ticket: Ticket,
+    listing: Listing,
+    update: Callable[[Node, RemoteEntry], None],
+    hidden: Callable[[bytes], bool],
+) -> None:
+    """Make the tree say what the listing says, except where we know better.
+
+    Args:
+        update: takes a listed entry's attributes into its node.
+        hidden: names that do not show on the mount.
+    """
+    state = state_of(directory)
+    newer = {name for name, no in state.changed.items() if no > ticket.change_no}
+    seen = set(newer)
+    for entry in listing.entries:
+        if entry.name in newer or hidden(entry.name):
+            continue
+        seen.add(entry.name)
+        node = directory.entries.get(entry.name)
+        if node is not None and node.kind is not entry.kind and node.staged is None:
+            inodes.unlink(node)
+            node = None
+        if node is None:
+            node = inodes.add(directory, entry.name, entry.kind, mode=entry.mode)
+        update(node, entry)
+    if not listing.cut:
+        for name in [n for n in directory.entries if n not in seen]:
+            node = directory.entries[name]
+            # Unsent content is ours to keep: the server cannot know it yet. (If the server had the
+            # file and somebody removed it there, sending it again is what keeps the data.)
+            if node.staged is None and not any(n.staged is not None for n in inodes.subtree(node)):
+                inodes.unlink(node)
+    abandon_fetch(directory)
+    state.cut = listing.cut
+    state.fetched_at = max(state.fetched_at, ticket.asked_at)

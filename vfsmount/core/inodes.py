@@ -1,0 +1,250 @@
+"""Inode numbers, dentries and lookup counts: one tree of nodes in memory.
+
+A node stands for one file or directory for as long as anybody may name it: the kernel (lookup
+count), an open handle, a listing that showed it, or unsent data. A directory's `entries` are both
+its dentries and its cached listing, so the two can never disagree.
+
+Invariants (checked by tests/model/test_inodes_model.py):
+
+- every node but the root is either in its parent's `entries` under its own `name`, or `unlinked`;
+- an unlinked node has no parent and is kept only while it is pinned (looked up, open, staged);
+- an inode number is never used twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from vfsmount.errors import Stale
+from vfsmount.values import ROOT_INO, Folder, Ino, Kind, Validator
+
+
+class FolderRef:
+    """The vfolder that all nodes of one tree share, so that a rename or a new grant reaches them all."""
+
+    __slots__ = ("folder",)
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+
+class Node:
+    """One file or directory. A plain record; who may change what is said beside the fields."""
+
+    __slots__ = (
+        "atime_ns",
+        "checked_at",
+        "ctime_ns",
+        "entries",
+        "epoch",
+        "gid",
+        "ino",
+        "kind",
+        "listing",
+        "lookups",
+        "mode",
+        "mode_set",
+        "mtime_ns",
+        "mtime_set",
+        "name",
+        "opens",
+        "parent",
+        "ref",
+        "shown_epoch",
+        "size",
+        "staged",
+        "uid",
+        "unlinked",
+        "validator",
+        "version",
+        "writers",
+    )
+
+    def __init__(
+        self, ino: Ino, kind: Kind, parent: Node | None, name: bytes, ref: FolderRef | None, mode: int
+    ) -> None:
+        # identity: InodeTable
+        self.ino = ino
+        self.kind = kind
+        self.parent = parent
+        self.name = name
+        self.ref = ref  # None for the mount's root only
+        self.entries: dict[bytes, Node] = {}
+        self.lookups = 0  # references the kernel holds
+        self.opens = 0  # open file handles
+        self.writers = 0  # those of them that may write
+        self.unlinked = False
+        # what the server (or, while staged, this machine) says: vfs/
+        self.size = 0
+        self.mode = mode
+        self.mtime_ns = 0
+        self.ctime_ns = 0
+        self.validator: Validator | None = None  # exact version, once a transfer told it
+        self.version = 0  # grows with every change of the content, whoever made it: keys blocks
+        self.epoch = 0  # grows only when somebody else changed it: old handles must not go on
+        self.shown_epoch = 0  # of the last open: pages the kernel holds are of this one
+        self.checked_at = float("-inf")  # when the above was last confirmed
+        self.staged: Any = None  # vfs.writer.StagedFile while there is local content
+        self.listing: Any = None  # core.dircache.ListingState of a directory
+        # what a program set and the server cannot keep; None: not set
+        self.mode_set: int | None = None
+        self.mtime_set: int | None = None
+        self.atime_ns: int | None = None
+        self.uid: int | None = None
+        self.gid: int | None = None
+
+    @property
+    def folder(self) -> Folder | None:
+        """The vfolder this node lies in; None for the mount's root."""
+        return self.ref.folder if self.ref is not None else None
+
+    @property
+    def is_dir(self) -> bool:
+        return self.kind is Kind.DIRECTORY
+
+    @property
+    def is_folder_root(self) -> bool:
+        """Whether this is the top directory of a vfolder."""
+        return self.parent is not None and self.parent.ino == ROOT_INO
+
+    @property
+    def pinned(self) -> bool:
+        """Whether somebody can still ask for this node without naming it."""
+        return self.lookups > 0 or self.opens > 0 or self.staged is not None
+
+    def __repr__(self) -> str:
+        return f"<Node {self.ino} {self.kind.value} {self.name!r}>"
+
+
+class InodeTable:
+    """All nodes, by number and by name."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(ROOT_INO)
+        self._nodes: dict[Ino, Node] = {}
+        self.root = self._new(Kind.DIRECTORY, None, b"", None, 0o755)
+        self.root.lookups = 1
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(list(self._nodes.values()))
+
+    def _new(self, kind: Kind, parent: Node | None, name: bytes, ref: FolderRef | None, mode: int) -> Node:
+        node = Node(Ino(next(self._numbers)), kind, parent, name, ref, mode)
+        self._nodes[node.ino] = node
+        return node
+
+    def get(self, ino: int) -> Node:
+        """The node of a number the kernel sent.
+
+        Raises:
+            Stale: we never gave out that number, or everybody had forgotten it.
+        """
+        try:
+            return self._nodes[Ino(ino)]
+        except KeyError:
+            raise Stale(f"inode {ino} is unknown") from None
+
+    def add(self, parent: Node, name: bytes, kind: Kind, *, folder: Folder | None = None, mode: int) -> Node:
+        """Make a node under a free name; `folder` is given for a vfolder's top directory only."""
+        assert name not in parent.entries and parent.is_dir
+        ref = FolderRef(folder) if folder is not None else parent.ref
+        node = self._new(kind, parent, name, ref, mode)
+        parent.entries[name] = node
+        return node
+
+    def unlink(self, node: Node) -> None:
+        """Take a node (with everything below it) out of the tree; pinned nodes stay known by number."""
+        assert node.parent is not None
+        del node.parent.entries[node.name]
+        for child in list(node.entries.values()):
+            self.unlink(child)
+        node.parent = None
+        node.unlinked = True
+        self._drop_if_unused(node)
+
+    def rename(self, node: Node, parent: Node, name: bytes) -> None:
+        """Move a node to a free name; numbers, handles and children stay as they are."""
+        assert node.parent is not None and name not in parent.entries
+        assert parent is not node and not self.is_below(parent, node)
+        del node.parent.entries[node.name]
+        node.parent, node.name = parent, name
+        parent.entries[name] = node
+
+    def looked_up(self, node: Node) -> None:
+        """The kernel was told this number once more."""
+        node.lookups += 1
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel dropped `count` references. Never raises: nobody would hear it."""
+        node = self._nodes.get(Ino(ino))
+        if node is None or node is self.root:
+            return
+        node.lookups = max(0, node.lookups - count)
+        self._drop_if_unused(node)
+
+    def released(self, node: Node) -> None:
+        """A handle was closed, or staged content went: the node may have lost its last user."""
+        self._drop_if_unused(node)
+
+    def _drop_if_unused(self, node: Node) -> None:
+        # A linked node is part of its directory's listing and stays until that is shed.
+        if node.unlinked and not node.pinned:
+            self._nodes.pop(node.ino, None)
+
+    def shed(self, directory: Node) -> int:
+        """Forget a directory's listing to save memory; return how many nodes went.
+
+        Children that somebody uses, or that carry attributes the server does not know, stay.
+        """
+        gone = 0
+        for child in list(directory.entries.values()):
+            keep = child.pinned or child.entries or child.mode_set is not None or child.mtime_set is not None
+            if keep:
+                continue
+            del directory.entries[child.name]
+            child.parent = None
+            child.unlinked = True
+            del self._nodes[child.ino]
+            gone += 1
+        directory.listing = None
+        return gone
+
+    @staticmethod
+    def is_below(node: Node, ancestor: Node) -> bool:
+        """Whether `node` lies strictly below `ancestor`."""
+        up = node.parent
+        while up is not None:
+            if up is ancestor:
+                return True
+            up = up.parent
+        return False
+
+    @staticmethod
+    def path(node: Node) -> bytes:
+        """Path inside the vfolder, ``b""`` for its top directory.
+
+        Raises:
+            Stale: the node was unlinked, so it has no path.
+        """
+        parts: list[bytes] = []
+        at = node
+        while not at.is_folder_root:
+            if at.parent is None:
+                raise Stale("the file was removed")
+            parts.append(at.name)
+            at = at.parent
+        return b"/".join(reversed(parts))
+
+    @staticmethod
+    def subtree(node: Node) -> Iterator[Node]:
+        """The node and everything known below it, parents first."""
+        stack = [node]
+        while stack:
+            at = stack.pop()
+            yield at
+            stack.extend(at.entries.values())

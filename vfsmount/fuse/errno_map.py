@@ -1,0 +1,93 @@
+"""The only place that knows errno: one table by class, one wall around every handler.
+
+The wall is not decoration: an exception other than `pyfuse3.FUSEError` that leaves a handler ends
+pyfuse3's loop and with it the mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import pyfuse3
+
+from vfsmount import errors
+from vfsmount.log import event
+from vfsmount.vfs.deadline import within
+
+_log = logging.getLogger("vfsmount.fuse")
+
+# Looked up along the class's ancestors, so every leaf has an entry or inherits one on purpose.
+ERRNO: dict[type[errors.VfsError], int] = {
+    errors.NotFound: errno.ENOENT,
+    errors.AlreadyExists: errno.EEXIST,
+    errors.NotADirectory: errno.ENOTDIR,
+    errors.IsADirectory: errno.EISDIR,
+    errors.NotEmpty: errno.ENOTEMPTY,
+    errors.CrossFolder: errno.EXDEV,  # mv and rename callers fall back to copying
+    errors.InvalidName: errno.EINVAL,
+    errors.NameTooLong: errno.ENAMETOOLONG,
+    errors.InvalidRequest: errno.EINVAL,
+    errors.Ambiguous: errno.EACCES,  # a permission the name cannot carry; the log says which folders
+    errors.ReadOnly: errno.EROFS,
+    errors.PermissionDenied: errno.EACCES,
+    errors.NotSupported: errno.EPERM,  # as link(2), symlink(2) and mknod(2) say it for such filesystems
+    errors.AuthFailed: errno.EACCES,
+    errors.Stale: errno.ESTALE,
+    errors.BadHandle: errno.EBADF,
+    errors.QuotaExceeded: errno.EDQUOT,
+    errors.NoSpace: errno.ENOSPC,
+    errors.RemoteUnavailable: errno.EIO,
+    errors.DeadlineExceeded: errno.ETIMEDOUT,
+    errors.RateLimited: errno.EBUSY,  # EAGAIN would make programs spin
+    errors.ServerFrozen: errno.EROFS,  # in maintenance the server is just that
+    errors.RemoteError: errno.EIO,
+    errors.TokenExpired: errno.EIO,  # api/ renews tokens; one that gets here could not be renewed
+    errors.RangeOutside: errno.ESTALE,  # the file shrank under the reader
+    errors.UploadFailed: errno.EIO,
+    errors.LocalIOError: errno.EIO,
+    errors.ConfigError: errno.EINVAL,  # never at run time
+    errors.MountError: errno.EIO,  # never at run time
+}
+
+# What programs meet every day and is nobody's fault.
+_ORDINARY = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.EROFS, errno.ENOTDIR})
+
+
+def errno_of(error: errors.VfsError) -> int:
+    """The errno a program gets for an error."""
+    return next((ERRNO[cls] for cls in type(error).__mro__ if cls in ERRNO), errno.EIO)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound=Any)
+
+
+def handler(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Give a handler its deadline, and let nothing but `FUSEError` (and cancellation) leave it."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    async def guarded(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            with within(self.deadline_s):
+                return await method(self, *args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except errors.VfsError as e:
+            code = errno_of(e)
+            level = logging.DEBUG if code in _ORDINARY else logging.INFO
+            event(_log, level, "request.failed", op=name, errno=errno.errorcode[code], error=str(e))
+            raise pyfuse3.FUSEError(code) from e
+        except Exception:
+            _log.exception("request.bug op=%s", name)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+        raise AssertionError("unreachable")  # `within` either returns or raises
+
+    return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, T]], guarded)

@@ -1,0 +1,263 @@
+"""Unpack a kernel request, call `Filesystem`, pack the answer. No decisions here."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import stat
+from collections.abc import Callable, Sequence
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    XAttrNameT,
+)
+
+from vfsmount.errors import NotFound
+from vfsmount.fuse.errno_map import handler
+from vfsmount.values import NAME_MAX, HostUsage
+from vfsmount.vfs.filesystem import Attr, Filesystem, SetAttr
+
+_log = logging.getLogger("vfsmount.fuse")
+
+_BLOCK = 4096
+# What df shows where the server exposes no absolute figure: 1 PiB, so that no program refuses to
+# write for want of room that only the server can judge.
+_ASSUMED_TOTAL = 1 << 50
+
+
+class Operations(pyfuse3.Operations):
+    """pyfuse3's handlers over one `Filesystem`."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, fs: Filesystem, drop_pages: Callable[[int], None]) -> None:
+        """Args:
+        drop_pages: has the kernel forget an inode's attributes and pages, without blocking.
+        """
+        super().__init__()
+        self._fs = fs
+        self._drop_pages = drop_pages
+        self.deadline_s = fs.policy.deadline_s
+
+    # --- names ---------------------------------------------------------------------------------
+
+    @handler
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        try:
+            return _entry(await self._fs.lookup(parent_inode, name))
+        except NotFound:
+            entry = EntryAttributes()  # inode 0: "no such name", and for how long to believe it
+            entry.st_ino = InodeT(0)
+            entry.entry_timeout = self._fs.negative_ttl_s(parent_inode)
+            return entry
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        for ino, count in inode_list:
+            self._fs.forget(ino, count)
+
+    @handler
+    async def mkdir(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
+    ) -> EntryAttributes:
+        return _entry(await self._fs.mkdir(parent_inode, name, mode & ~ctx.umask))
+
+    @handler
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._fs.rmdir(parent_inode, name)
+
+    @handler
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._fs.unlink(parent_inode, name)
+
+    @handler
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        await self._fs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+
+    # --- kinds of file the server has no form for ----------------------------------------------
+
+    @handler
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        if not stat.S_ISREG(mode):
+            raise FUSEError(errno.EPERM)
+        fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, _O_CREAT_EXCL_WRONLY)
+        try:
+            await self._fs.flush(fh)
+        finally:
+            await self._fs.release(fh)
+        return _entry(attr)
+
+    @handler
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    @handler
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    # --- attributes ----------------------------------------------------------------------------
+
+    @handler
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return _entry(await self._fs.getattr(inode))
+
+    @handler
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        change = SetAttr(
+            size=attr.st_size if fields.update_size else None,
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return _entry(await self._fs.setattr(inode, change, fh))
+
+    @handler
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        raise FUSEError(errno.ENODATA)
+
+    @handler
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        return []
+
+    @handler
+    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        raise FUSEError(errno.EOPNOTSUPP)
+
+    @handler
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        raise FUSEError(errno.ENODATA)
+
+    @handler
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        return _statvfs(self._fs.statfs())
+
+    # --- directories ---------------------------------------------------------------------------
+
+    @handler
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        return FileHandleT(await self._fs.opendir(inode))
+
+    @handler
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        for offset, (name, attr) in enumerate(await self._fs.readdir(fh, start_id), start_id + 1):
+            # A file removed since the rewind has lost its number; the reader learns that it is gone.
+            if name not in (b".", b"..") and not self._fs.is_listed(attr.ino):
+                continue
+            if not pyfuse3.readdir_reply(token, FileNameT(name), _entry(attr), offset):
+                return
+            if name not in (b".", b".."):
+                self._fs.looked_up(attr.ino)
+
+    async def releasedir(self, fh: FileHandleT) -> None:
+        self._fs.releasedir(fh)
+
+    @handler
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        return  # names are on the server before the call that changed them returns
+
+    # --- files ---------------------------------------------------------------------------------
+
+    @handler
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        opened = await self._fs.open(inode, flags)
+        return FileInfo(fh=FileHandleT(opened.fh), keep_cache=opened.keep_cache)
+
+    @handler
+    async def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags)
+        return FileInfo(fh=FileHandleT(fh)), _entry(attr)
+
+    @handler
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        return await self._fs.read(fh, off, size)
+
+    @handler
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        written_at = await self._fs.write(fh, off, buf)
+        if written_at != off:
+            # An append went elsewhere than the kernel believed: its pages and size are wrong.
+            self._drop_pages(self._fs.ino_of(fh))
+        return len(buf)
+
+    @handler
+    async def flush(self, fh: FileHandleT) -> None:
+        await self._fs.flush(fh)
+
+    @handler
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        await self._fs.fsync(fh)
+
+    @handler
+    async def release(self, fh: FileHandleT) -> None:
+        await self._fs.release(fh)
+
+
+_O_CREAT_EXCL_WRONLY = 0o100 | 0o200 | 0o1
+
+
+def _entry(attr: Attr) -> EntryAttributes:
+    entry = EntryAttributes()
+    entry.st_ino = InodeT(attr.ino)
+    entry.st_mode = ModeT(attr.mode)
+    entry.st_nlink = attr.nlink
+    entry.st_uid = attr.uid
+    entry.st_gid = attr.gid
+    entry.st_size = attr.size
+    entry.st_blksize = 1 << 20  # programs that ask read and write in pieces of this size
+    entry.st_blocks = -(-attr.size // 512)
+    entry.st_atime_ns = attr.atime_ns
+    entry.st_mtime_ns = attr.mtime_ns
+    entry.st_ctime_ns = attr.ctime_ns
+    entry.attr_timeout = attr.attr_ttl_s
+    entry.entry_timeout = attr.entry_ttl_s
+    return entry
+
+
+def _statvfs(usage: HostUsage) -> StatvfsData:
+    total = usage.total or _ASSUMED_TOTAL
+    used = int(total * (usage.percentage or 0.0) / 100) if usage.used is None else usage.used
+    data = StatvfsData()
+    data.f_bsize = data.f_frsize = _BLOCK
+    data.f_blocks = total // _BLOCK
+    data.f_bfree = data.f_bavail = max(0, total - used) // _BLOCK
+    data.f_files = data.f_ffree = data.f_favail = 1 << 32
+    data.f_namemax = NAME_MAX
+    return data

@@ -1,0 +1,188 @@
+"""One mount, from its first request to its last: where the parts are put together.
+
+Order at the start: reach the server, then mount, so that a wrong key shows as a sentence and never
+as a mount that fails. Order at the end: stop requests, send what is left, close.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from vfsmount.api.client import Client
+from vfsmount.api.transfer import Transfers
+from vfsmount.config import ApiSettings
+from vfsmount.errors import MountError
+from vfsmount.fuse import device
+from vfsmount.fuse.ops import Operations
+from vfsmount.log import event
+from vfsmount.store.staging import StagingArea
+from vfsmount.vfs.filesystem import Filesystem
+from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.writer import Unsent
+
+_log = logging.getLogger("vfsmount.fuse.session")
+
+# After the mount is gone from the tree, requests of programs that still use it get this long.
+_LINGER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class MountSpec:
+    """What to mount, where and how.
+
+    Attributes:
+        mountpoint: an existing directory, real path.
+        state_dir: where staging files and unsent content live.
+    """
+
+    mountpoint: str
+    settings: ApiSettings
+    policy: MountPolicy
+    kernel: device.KernelOptions
+    state_dir: Path = field(default_factory=Path)
+
+
+class Notifier:
+    """Tells the kernel to drop pages, from a thread of its own.
+
+    An invalidation waits for reads of the same pages that are still unanswered; on the loop that
+    must answer them it would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="fuse-notify", daemon=True)
+
+    def drop_pages(self, ino: int) -> None:
+        """Have the kernel forget an inode's attributes and pages, soon."""
+        self._queue.put(ino)
+
+    def _run(self) -> None:
+        while (ino := self._queue.get()) is not None:
+            try:
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=False)
+            except OSError as e:
+                if e.errno != errno.ENOENT:  # the kernel does not know the inode: nothing to drop
+                    event(_log, logging.DEBUG, "kernel.notify_failed", ino=ino, errno=e.errno)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Serve while the body runs."""
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._queue.put(None)
+
+
+async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[Unsent]:
+    """Mount, call `ready` once requests are answered, and serve until the mount is taken away.
+
+    Returns:
+        What could not be sent at the end, and where it is kept.
+
+    Raises:
+        MountError, AuthFailed, RemoteUnavailable and others: nothing was mounted.
+    """
+    area = StagingArea(spec.state_dir)
+    try:
+        for path in area.adopt_leftovers():
+            event(
+                _log,
+                logging.WARNING,
+                "staging.leftover",
+                kept_at=path,
+                note="a mount ended without sending these",
+            )
+        async with Client(spec.settings) as client:
+            await client.connect()
+            return await _serve(spec, client, area, ready)
+    finally:
+        area.close()
+
+
+async def _serve(
+    spec: MountSpec, client: Client, area: StagingArea, ready: Callable[[], None]
+) -> list[Unsent]:
+    notifier = Notifier()
+    async with trio.open_nursery() as nursery:
+        fs = Filesystem(
+            client, Transfers(client), area, spec.policy, nursery, lambda ino: notifier.drop_pages(ino)
+        )
+        await fs.warm()
+        fd = device.mount(spec.mountpoint, spec.kernel)
+        try:
+            await _attach(fd, Operations(fs, notifier.drop_pages))
+        except BaseException:
+            device.unmount(spec.mountpoint, lazy=True)
+            raise
+        event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint)
+        with notifier.running():
+            await _answer_requests(spec.mountpoint, ready)
+        pyfuse3.close(unmount=False)
+        unsent = await fs.drain()
+        event(_log, logging.INFO, "mount.ended", mountpoint=spec.mountpoint, unsent=len(unsent))
+        nursery.cancel_scope.cancel()
+    return unsent
+
+
+async def _attach(fd: int, operations: Operations) -> None:
+    """Carry the INIT exchange between kernel and libfuse, then put the device in libfuse's hands."""
+    far, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    slot = near.detach()
+    with far:
+        far.setblocking(False)
+        request = await trio.to_thread.run_sync(device.read_init, fd)
+        pyfuse3.init(operations, f"/dev/fd/{slot}", set())
+        async with trio.open_nursery() as nursery:
+            stopped = trio.Event()
+
+            async def answer_init() -> None:
+                await pyfuse3.main(1, 1)  # a second worker would wait behind pyfuse3's read lock
+                stopped.set()
+
+            nursery.start_soon(answer_init)
+            far.send(request)
+            await trio.lowlevel.wait_readable(far)
+            os.write(fd, device.patch_init_reply(request, far.recv(4096)))
+            # Wakes the reader without libfuse's exit flag, which would drop the next request.
+            while not stopped.is_set():
+                trio.lowlevel.notify_closing(slot)
+                await trio.lowlevel.checkpoint()
+        os.dup2(fd, slot, inheritable=False)
+        os.close(fd)
+
+
+async def _answer_requests(mountpoint: str, ready: Callable[[], None]) -> None:
+    """Serve until the mount is gone: by umount(8), by fusermount3, or by a signal to us."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_unmount_on_signal, mountpoint, nursery.cancel_scope)
+        ready()
+        await pyfuse3.main()
+        nursery.cancel_scope.cancel()
+
+
+async def _unmount_on_signal(mountpoint: str, stop: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            event(_log, logging.INFO, "mount.signal", signal=signal.Signals(number).name)
+            # From a thread: the kernel may want an answer of ours before it lets go.
+            try:
+                await trio.to_thread.run_sync(lambda: device.unmount(mountpoint, lazy=True))
+            except MountError as e:
+                event(_log, logging.WARNING, "mount.unmount_failed", error=str(e))
+            # The connection ends with the last program that uses it; ours is not to wait for ever.
+            stop.deadline = trio.current_time() + _LINGER_S

@@ -1,0 +1,69 @@
+"""Which daemon serves which mountpoint, and how it ended: small files that ``umount`` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+
+class MountRecord(msgspec.Struct, frozen=True):
+    """One mount of this user on this machine.
+
+    Attributes:
+        pid: the daemon's process.
+        started: the daemon's start time as in /proc/PID/stat, so that a reused pid is not taken for it.
+        ended: the daemon has finished.
+        unsent: (name, where it is kept) of what could not be sent.
+    """
+
+    mountpoint: str
+    pid: int
+    started: str
+    ended: bool = False
+    unsent: tuple[tuple[str, str], ...] = ()
+
+
+def start_time(pid: int) -> str:
+    """When a process started, in the kernel's ticks; "" where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+class MountRecords:
+    """The records, one file for each mountpoint, below the state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._dir = state_dir / "mounts"
+
+    def _file(self, mountpoint: str) -> Path:
+        return self._dir / f"{hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]}.json"
+
+    def write(self, record: MountRecord) -> None:
+        """Replace the record of its mountpoint."""
+        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target = self._file(record.mountpoint)
+        temporary = target.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(msgspec.json.encode(record))
+        temporary.replace(target)
+
+    def read(self, mountpoint: str) -> MountRecord | None:
+        """The record of a mountpoint, None where there is none that can be read."""
+        try:
+            return msgspec.json.decode(self._file(mountpoint).read_bytes(), type=MountRecord)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def remove(self, mountpoint: str) -> None:
+        """Forget a mountpoint."""
+        self._file(mountpoint).unlink(missing_ok=True)
+
+
+def is_alive(record: MountRecord) -> bool:
+    """Whether the daemon of a record still runs."""
+    return not record.ended and bool(record.started) and start_time(record.pid) == record.started

@@ -1,0 +1,484 @@
+"""The filesystem as a program sees it, with or without a kernel in front.
+
+`Filesystem` takes inode numbers, names and handles, and answers with values; errors are `VfsError`.
+It knows nothing of FUSE: the same object serves the kernel, the tests and Python callers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from vfsmount.api.client import Client
+from vfsmount.api.transfer import Transfers
+from vfsmount.core import dircache
+from vfsmount.core.blockindex import BlockIndex
+from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.core.readahead import Readahead
+from vfsmount.errors import (
+    BadHandle,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    NotSupported,
+    RemoteUnavailable,
+    Stale,
+    VfsError,
+)
+from vfsmount.store.staging import StagingArea
+from vfsmount.values import HostUsage, Ino, Kind
+from vfsmount.vfs.metadata import Metadata
+from vfsmount.vfs.namespace import Namespace
+from vfsmount.vfs.paths import PathGate
+from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.reader import Reader
+from vfsmount.vfs.usage import HostUsageCache
+from vfsmount.vfs.writer import Unsent, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Attr:
+    """What stat(2) shows, and for how long (seconds) it may be believed without asking again."""
+
+    ino: Ino
+    mode: int
+    size: int
+    uid: int
+    gid: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    nlink: int
+    attr_ttl_s: float
+    entry_ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetAttr:
+    """What setattr changes; None leaves a field alone. Times in ns."""
+
+    size: int | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new handle, and whether pages the caller still holds of the file are its content."""
+
+    fh: int
+    keep_cache: bool
+
+
+@dataclass(slots=True)
+class _Handle:
+    """One open file.
+
+    Attributes:
+        epoch: whose content it reads; see `Node.epoch`.
+        met: it has shown bytes or taken some, so it can no longer change over to a newer version.
+    """
+
+    node: Node
+    flags: int
+    epoch: int
+    met: bool = False
+    ahead: Readahead = field(default_factory=Readahead)
+
+    @property
+    def writable(self) -> bool:
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+
+@dataclass(slots=True)
+class _DirHandle:
+    """One open directory: its entries as they were when it was opened or rewound."""
+
+    node: Node
+    entries: list[tuple[bytes, Node]] | None = None
+
+
+class Filesystem:
+    """All vfolders a user may access, as one tree."""
+
+    def __init__(
+        self,
+        client: Client,
+        transfers: Transfers,
+        area: StagingArea,
+        policy: MountPolicy,
+        nursery: trio.Nursery,
+        changed: Callable[[Ino], None] = lambda ino: None,
+    ) -> None:
+        """Args:
+        nursery: owns fetches and retries for as long as the filesystem is served.
+        changed: told the number of each inode whose content somebody else changed.
+        """
+        self.policy = policy
+        self._inodes = InodeTable()
+        self._gate = PathGate(policy)
+        self._metadata = Metadata(
+            client, transfers, self._inodes, policy, self._gate, lambda node: changed(node.ino)
+        )
+        self._blocks = BlockIndex(policy.memory)
+        self._reader = Reader(transfers, self._metadata, self._blocks, self._gate, nursery)
+        self._writer = Writer(transfers, self._metadata, self._inodes, area, self._gate, policy)
+        self._namespace = Namespace(
+            client, transfers, self._inodes, self._metadata, self._writer, self._gate, policy
+        )
+        self._usage = HostUsageCache(client, nursery)
+        self._handles: dict[int, _Handle] = {}
+        self._dir_handles: dict[int, _DirHandle] = {}
+        self._next_fh = 1
+        nursery.start_soon(self._writer.run)
+
+    # --- attributes ----------------------------------------------------------------------------
+
+    def _attr(self, node: Node) -> Attr:
+        now = trio.current_time()
+        policy = self.policy
+        entry_ttl = policy.dir_ttl_s
+        if node.parent is not None and node.parent.listing is not None:
+            entry_ttl = node.parent.listing.remaining(now, self._metadata.ttl(node.parent))
+        mtime = node.mtime_ns if node.mtime_set is None else node.mtime_set
+        return Attr(
+            ino=node.ino,
+            mode=policy.mode(node),
+            size=0 if node.is_dir else node.size,
+            uid=policy.uid if node.uid is None else node.uid,
+            gid=policy.gid if node.gid is None else node.gid,
+            atime_ns=mtime if node.atime_ns is None else node.atime_ns,
+            mtime_ns=mtime,
+            ctime_ns=node.ctime_ns or mtime,
+            nlink=0 if node.unlinked else (2 if node.is_dir else 1),
+            attr_ttl_s=policy.dir_ttl_s if node.is_dir else policy.attr_ttl_s,
+            entry_ttl_s=entry_ttl,
+        )
+
+    async def lookup(self, parent: int, name: bytes) -> Attr:
+        """Attributes of a name; counts as one reference of the caller's to its inode.
+
+        Raises:
+            NotFound: no such name.
+        """
+        directory = self._directory(parent)
+        if name in (b".", b".."):
+            node = directory if name == b"." else directory.parent or self._inodes.root
+        else:
+            node = await self._metadata.lookup(directory, name)
+        self._inodes.looked_up(node)
+        return self._attr(node)
+
+    def negative_ttl_s(self, parent: int) -> float:
+        """How long "no such name" may be believed in a directory just looked at."""
+        node = self._inodes.get(parent)
+        state = dircache.state_of(node)
+        if state.cut:
+            return 0.0
+        return state.remaining(trio.current_time(), self._metadata.ttl(node))
+
+    async def getattr(self, ino: int) -> Attr:
+        """Attributes of an inode, at most `attr_ttl_s` old for open files, `dir_ttl_s` for others."""
+        node = self._inodes.get(ino)
+        if node.unlinked and not node.opens:
+            raise Stale("the file was removed")
+        try:
+            await self._refresh_attributes(node)
+        except RemoteUnavailable:
+            pass  # what is known is served as before the cut (promise P5)
+        except NotFound:
+            if not node.opens:
+                raise
+        return self._attr(node)
+
+    async def _refresh_attributes(self, node: Node) -> None:
+        if node.staged is not None or node.unlinked or node is self._inodes.root:
+            return
+        age = trio.current_time() - node.checked_at
+        if node.kind is Kind.FILE and node.opens:
+            if age >= self.policy.attr_ttl_s:
+                await self._metadata.revalidate(node)
+        elif age >= self.policy.dir_ttl_s and node.parent is not None and not node.is_folder_root:
+            parent = node.parent
+            await self._metadata.refresh(parent)
+            if node.unlinked:
+                raise NotFound("no such file or directory")
+            if dircache.state_of(parent).cut:
+                await self._metadata.lookup(parent, node.name)
+
+    async def setattr(self, ino: int, change: SetAttr, fh: int | None = None) -> Attr:
+        """Apply a change; size goes to the server, the rest is kept here while the mount lives."""
+        node = self._inodes.get(ino)
+        self._gate.check_writable(node)
+        if change.size is not None:
+            await self._truncate(node, change.size, fh)
+        if change.mode is not None:
+            node.mode_set = change.mode & 0o7777
+        if change.uid is not None:
+            node.uid = change.uid
+        if change.gid is not None:
+            node.gid = change.gid
+        if change.mtime_ns is not None:
+            node.mtime_set = change.mtime_ns
+        if change.atime_ns is not None:
+            node.atime_ns = change.atime_ns
+        node.ctime_ns = time.time_ns()
+        return self._attr(node)
+
+    async def _truncate(self, node: Node, size: int, fh: int | None) -> None:
+        if node.is_dir:
+            raise IsADirectory("this is a directory")
+        self._refuse_link(node)
+        handle = self._handles.get(fh) if fh is not None else None
+        await self._writer.truncate(node, handle.epoch if handle and handle.met else None, size)
+        if handle is not None:
+            handle.epoch, handle.met = node.epoch, True
+        if not node.writers:
+            # truncate(2) on a path: no close will follow that could send it
+            try:
+                await self._writer.flush(node)
+            finally:
+                self._writer.let_go(node)
+
+    # --- directories ---------------------------------------------------------------------------
+
+    def _directory(self, ino: int) -> Node:
+        node = self._inodes.get(ino)
+        if not node.is_dir:
+            raise NotADirectory("not a directory")
+        return node
+
+    async def opendir(self, ino: int) -> int:
+        """A directory handle; its listing is made sure of here, so that errors come from opendir."""
+        node = self._directory(ino)
+        if node.unlinked:
+            raise NotFound("the directory was removed")
+        await self._metadata.refresh(node)
+        fh = self._new_fh()
+        self._dir_handles[fh] = _DirHandle(node)
+        return fh
+
+    async def readdir(self, fh: int, offset: int) -> list[tuple[bytes, Attr]]:
+        """Entries from `offset` (0: from a fresh look; n: after the n-th) of an open directory.
+
+        The order is frozen at offset 0, so an offset means the same until the next rewind.
+        """
+        handle = self._dir_handles.get(fh)
+        if handle is None:
+            raise BadHandle("not an open directory")
+        if offset == 0 or handle.entries is None:
+            if not handle.node.unlinked:
+                await self._metadata.refresh(handle.node)
+            handle.entries = self._snapshot(handle.node)
+        return [(name, self._attr(node)) for name, node in handle.entries[offset:]]
+
+    def _snapshot(self, node: Node) -> list[tuple[bytes, Node]]:
+        dots = [(b".", node), (b"..", node.parent or self._inodes.root)]
+        return dots + list(node.entries.items())
+
+    def is_listed(self, ino: int) -> bool:
+        """Whether an inode from `readdir` may still be given to the kernel."""
+        try:
+            return not self._inodes.get(ino).unlinked
+        except Stale:
+            return False
+
+    def looked_up(self, ino: int) -> None:
+        """The kernel was told this number by a directory reading."""
+        self._inodes.looked_up(self._inodes.get(ino))
+
+    def releasedir(self, fh: int) -> None:
+        """The last close of a directory handle."""
+        self._dir_handles.pop(fh, None)
+
+    async def mkdir(self, parent: int, name: bytes, mode: int) -> Attr:
+        """As mkdir(2); counts as a lookup."""
+        node = await self._namespace.mkdir(self._directory(parent), name, mode & 0o7777)
+        self._inodes.looked_up(node)
+        return self._attr(node)
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        """As rmdir(2)."""
+        await self._namespace.rmdir(self._directory(parent), name)
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        """As unlink(2)."""
+        await self._namespace.unlink(self._directory(parent), name)
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0
+    ) -> None:
+        """As renameat2(2)."""
+        await self._namespace.rename(
+            self._directory(parent), name, self._directory(new_parent), new_name, flags
+        )
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def _new_fh(self) -> int:
+        fh, self._next_fh = self._next_fh, self._next_fh + 1
+        return fh
+
+    def _handle(self, fh: int) -> _Handle:
+        try:
+            return self._handles[fh]
+        except KeyError:
+            raise BadHandle("not an open file") from None
+
+    @staticmethod
+    def _refuse_link(node: Node) -> None:
+        if node.kind is Kind.SYMLINK:
+            raise NotSupported("the server would replace this symlink by a file")
+
+    def _register(self, node: Node, flags: int) -> int:
+        fh = self._new_fh()
+        self._handles[fh] = handle = _Handle(node, flags, node.epoch)
+        node.opens += 1
+        node.writers += handle.writable
+        return fh
+
+    async def open(self, ino: int, flags: int) -> Opened:
+        """Open an existing file; its version is confirmed if it was last seen too long ago."""
+        node = self._inodes.get(ino)
+        if node.is_dir:
+            raise IsADirectory("this is a directory")
+        if node.unlinked and not node.opens:
+            raise Stale("the file was removed")
+        writing = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
+        if writing:
+            self._gate.check_writable(node)
+            self._refuse_link(node)
+        if node.folder is not None:
+            self._gate.check_reachable(node.folder)
+        stale = trio.current_time() - node.checked_at >= self.policy.attr_ttl_s
+        if stale and node.staged is None and not node.unlinked and not flags & os.O_TRUNC:
+            await self._reader.prime(node)
+        fh = self._register(node, flags)
+        if flags & os.O_TRUNC:
+            try:
+                await self._writer.truncate(node, None, 0)
+            except BaseException:
+                self._close(fh)
+                raise
+            self._handles[fh].epoch = node.epoch
+        keep, node.shown_epoch = node.shown_epoch == node.epoch, node.epoch
+        return Opened(fh, keep)
+
+    async def create(self, parent: int, name: bytes, mode: int, flags: int) -> tuple[int, Attr]:
+        """As open(2) with O_CREAT; counts as a lookup. A new file is on the server after its first flush."""
+        directory = self._directory(parent)
+        exclusive = bool(flags & os.O_EXCL)
+        node = await self._namespace.create(directory, name, mode & 0o7777, exclusive=exclusive)
+        fh = self._register(node, flags) if node.staged is not None else (await self.open(node.ino, flags)).fh
+        if node.staged is not None and flags & os.O_TRUNC and node.size:
+            await self._writer.truncate(node, None, 0)
+        self._inodes.looked_up(node)
+        return fh, self._attr(node)
+
+    async def read(self, fh: int, offset: int, length: int) -> bytes:
+        """As pread(2).
+
+        Raises:
+            Stale: the file was replaced on the server after this handle had begun to read it.
+        """
+        handle = self._handle(fh)
+        node = handle.node
+        for _ in range(4):
+            if handle.epoch != node.epoch:
+                if handle.met:
+                    break
+                handle.epoch = node.epoch
+            if node.staged is not None:
+                handle.met = True
+                return await self._writer.read(node, offset, length)
+            try:
+                data = await self._reader.read(node, node.version, offset, length, handle.ahead)
+            except Stale:
+                if node.unlinked:
+                    raise
+                continue  # replaced while it was on its way, or changed here: look again
+            if handle.epoch == node.epoch:
+                handle.met = handle.met or bool(data)
+                return data
+        raise Stale("the file was replaced on the server; open it again")
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        """As pwrite(2), always all of `data`; an O_APPEND handle writes at the end. Returns where it went."""
+        handle = self._handle(fh)
+        node = handle.node
+        if not handle.met:
+            handle.epoch = node.epoch
+        at = None if handle.flags & os.O_APPEND else offset
+        written_at = await self._writer.write(node, handle.epoch, at, data)
+        handle.met = True
+        return written_at
+
+    def ino_of(self, fh: int) -> Ino:
+        """The inode an open file handle belongs to."""
+        return self._handle(fh).node.ino
+
+    async def flush(self, fh: int) -> None:
+        """The close(2) hook: returns once the content is on the server and verified.
+
+        Raises:
+            VfsError: it is not; the content is kept and tried again.
+        """
+        handle = self._handle(fh)
+        if handle.writable:
+            await self._writer.flush(handle.node)
+
+    async def fsync(self, fh: int) -> None:
+        """As fsync(2): durable on the server, like `flush`."""
+        await self._writer.flush(self._handle(fh).node)
+
+    async def release(self, fh: int) -> None:
+        """The last reference to a handle is gone; nobody hears an error."""
+        handle = self._handles.get(fh)
+        if handle is None:
+            return
+        try:
+            if handle.writable:  # a writable mapping may have written after the last close(2)
+                await self._writer.flush(handle.node)
+        finally:
+            self._close(fh)
+
+    def _close(self, fh: int) -> None:
+        handle = self._handles.pop(fh)
+        node = handle.node
+        node.opens -= 1
+        node.writers -= handle.writable
+        self._writer.let_go(node)
+        self._inodes.released(node)
+
+    # --- the rest ------------------------------------------------------------------------------
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel dropped `count` references to an inode."""
+        self._inodes.forget(ino, count)
+
+    def statfs(self) -> HostUsage:
+        """How full the default storage host is, as last heard; never waits."""
+        return self._usage.get()
+
+    async def warm(self) -> None:
+        """Have the list of folders, so that the mount answers at once.
+
+        Raises:
+            VfsError: the server cannot be used.
+        """
+        await self._metadata.refresh(self._inodes.root)
+
+    async def drain(self) -> list[Unsent]:
+        """Send what is left; return what could not be sent and where it is kept."""
+        return await self._writer.drain()
+
+    def unsent_files(self) -> list[tuple[str, VfsError | None]]:
+        """Names and last errors of files that the server does not have yet."""
+        return [(repr(n.name), n.staged.error if n.staged else None) for n in self._writer.dirty]

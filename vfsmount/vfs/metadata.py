@@ -1,0 +1,326 @@
+"""What is where: listings, lookups, the list of vfolders, and news from transfers.
+
+One listing fills a directory with the attributes of all its children; looking a name up asks the
+manager for nothing else. Where a listing may have been cut, names are probed at the storage-proxy.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from vfsmount.api.client import Client
+from vfsmount.api.transfer import Transfers
+from vfsmount.core import dircache
+from vfsmount.core.foldernames import shown_folders
+from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.errors import AuthFailed, IsADirectory, NotADirectory, NotFound, RangeOutside, RemoteUnavailable
+from vfsmount.log import event
+from vfsmount.values import Folder, Kind, RemoteEntry, Validator
+from vfsmount.vfs.paths import PathGate, child_path, folder_of, hidden, remote_path
+from vfsmount.vfs.policy import MountPolicy
+
+_log = logging.getLogger("vfsmount.vfs.metadata")
+
+# Nodes kept before listings nobody uses are dropped: about 1 KiB each.
+MAX_NODES = 200_000
+
+
+class Metadata:
+    """The tree as the server has it, as far as we know and for as long as we may believe it."""
+
+    def __init__(
+        self,
+        client: Client,
+        transfers: Transfers,
+        inodes: InodeTable,
+        policy: MountPolicy,
+        gate: PathGate,
+        changed: Callable[[Node], None],
+    ) -> None:
+        """Args:
+        changed: told of every node whose content somebody else changed, to drop the kernel's pages.
+        """
+        self._client = client
+        self._transfers = transfers
+        self._inodes = inodes
+        self._policy = policy
+        self._gate = gate
+        self._changed = changed
+        self._in_flight: dict[Node, trio.Event] = {}
+
+    # --- listings ------------------------------------------------------------------------------
+
+    async def refresh(self, directory: Node, max_age_s: float | None = None) -> None:
+        """Make sure the directory's entries may be believed; at most one manager call.
+
+        Args:
+            max_age_s: how old the listing may be; the mount's own time of belief when None.
+
+        Raises:
+            NotADirectory, NotFound, RemoteUnavailable and what else a listing may meet. When the
+            server cannot be reached and an older listing is held, that is used instead.
+        """
+        if not directory.is_dir:
+            raise NotADirectory("not a directory")
+        while not self._is_fresh(directory, max_age_s):
+            waiting = self._in_flight.get(directory)
+            if waiting is not None:
+                await waiting.wait()
+                continue
+            await self._fetch(directory)
+            return
+
+    def _is_fresh(self, directory: Node, max_age_s: float | None) -> bool:
+        ttl = self.ttl(directory) if max_age_s is None else max_age_s
+        return dircache.state_of(directory).fresh(trio.current_time(), ttl)
+
+    def ttl(self, directory: Node) -> float:
+        """Seconds for which this directory's listing is believed."""
+        return self._policy.folder_ttl_s if directory is self._inodes.root else self._policy.dir_ttl_s
+
+    async def _fetch(self, directory: Node) -> None:
+        had_listing = directory.listing.fetched_at > float("-inf")
+        done = self._in_flight[directory] = trio.Event()
+        try:
+            if directory is self._inodes.root:
+                await self._fetch_folders()
+            else:
+                await self._fetch_listing(directory)
+        except (RemoteUnavailable, AuthFailed) as e:
+            if not had_listing:
+                raise
+            event(_log, logging.DEBUG, "listing.stale", ino=directory.ino, error=type(e).__name__)
+        finally:
+            del self._in_flight[directory]
+            done.set()
+
+    async def _fetch_listing(self, directory: Node) -> None:
+        await self._gate.settled(directory)
+        folder = folder_of(directory)
+        self._gate.check_reachable(folder)
+        path = remote_path(directory)
+        ticket = dircache.begin_fetch(directory, trio.current_time())
+        try:
+            listing = await self._client.list_files(folder, path)
+        except BaseException as e:
+            dircache.abandon_fetch(directory)
+            if isinstance(e, NotFound | NotADirectory) and not directory.is_folder_root:
+                self.vanished(directory, path)
+            raise
+        if directory.unlinked:
+            dircache.abandon_fetch(directory)
+            return
+        self._make_room(directory)
+        dircache.merge(
+            self._inodes,
+            directory,
+            ticket,
+            listing,
+            lambda node, entry: self._listed(node, entry, ticket.asked_at),
+            lambda name: hidden(directory, name),
+        )
+        if listing.cut:
+            event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=len(listing.entries))
+
+    def _make_room(self, needed_by: Node) -> None:
+        if len(self._inodes) < MAX_NODES:
+            return
+        listed = [
+            n for n in self._inodes if n.is_dir and n.entries and n.parent is not None and n is not needed_by
+        ]
+        listed.sort(key=lambda n: dircache.state_of(n).fetched_at)
+        for directory in listed:
+            if not directory.is_folder_root:
+                self._inodes.shed(directory)
+            if len(self._inodes) < MAX_NODES * 3 // 4:
+                return
+
+    # --- names ---------------------------------------------------------------------------------
+
+    async def lookup(self, parent: Node, name: bytes) -> Node:
+        """The node under a name.
+
+        Raises:
+            NotFound: certainly not there (a cut listing never proves that; a probe does).
+        """
+        await self.refresh(parent)
+        state = dircache.state_of(parent)
+        node = parent.entries.get(name)
+        if parent is self._inodes.root or not state.cut or hidden(parent, name):
+            if node is None:
+                raise NotFound("no such file or directory")
+        elif node is None or trio.current_time() - node.checked_at >= self._policy.dir_ttl_s:
+            node = await self._probe(parent, name)
+        if node.kind is Kind.SYMLINK and node.validator is None:
+            await self._follow_link(node)
+        return node
+
+    async def find(self, parent: Node, name: bytes) -> Node | None:
+        """As `lookup`, with None for a name that is free."""
+        try:
+            return await self.lookup(parent, name)
+        except NotFound:
+            return None
+
+    async def _probe(self, parent: Node, name: bytes) -> Node:
+        """Ask the storage-proxy for one name; tells file, directory and missing apart (contract 4.2)."""
+        folder = folder_of(parent)
+        asked_at = trio.current_time()
+        await self._gate.settled(parent)
+        known = parent.entries.get(name)
+        if known is not None and known.staged is not None:
+            return known
+        kind, validator = Kind.FILE, None
+        try:
+            validator = await self._transfers.stat(folder, child_path(parent, name))
+        except IsADirectory:
+            kind = Kind.DIRECTORY
+        except NotFound:
+            if (known := parent.entries.get(name)) is not None and known.staged is None:
+                self._inodes.unlink(known)
+            raise
+        known = parent.entries.get(name)
+        if known is not None and known.kind not in (kind, Kind.SYMLINK) and known.staged is None:
+            self._inodes.unlink(known)
+            known = None
+        if known is None:
+            mode = 0o755 if kind is Kind.DIRECTORY else 0o644
+            known = self._inodes.add(parent, name, kind, mode=mode)
+        if validator is not None:
+            self.confirm(known, validator, asked_at)
+        known.checked_at = asked_at
+        return known
+
+    async def _follow_link(self, node: Node) -> None:
+        """Give a symlink, which shows as a file, its target's size; dangling links show as empty."""
+        try:
+            validator = await self._transfers.stat(folder_of(node), remote_path(node))
+        except (NotFound, IsADirectory):
+            return
+        node.validator = validator
+        node.size, node.mtime_ns = validator.size, validator.mtime_ns
+        node.checked_at = trio.current_time()
+
+    # --- news about files ----------------------------------------------------------------------
+
+    def _listed(self, node: Node, entry: RemoteEntry, asked_at: float) -> None:
+        """Take a listing entry's attributes into its node."""
+        if node.staged is not None or asked_at < node.checked_at:
+            return
+        node.ctime_ns = entry.ctime_ns
+        if node.kind is Kind.FILE:
+            seen = node.validator or Validator(node.mtime_ns, node.size)
+            if not seen.matches_listing(entry.size, entry.mtime_ns):
+                self._replaced(node)
+                node.validator = None
+                node.size, node.mtime_ns = entry.size, entry.mtime_ns
+        elif node.is_dir:
+            node.mtime_ns = max(entry.mtime_ns, node.mtime_ns)
+        node.mode = entry.mode
+        node.checked_at = asked_at
+
+    def confirm(self, node: Node, validator: Validator, asked_at: float) -> None:
+        """A transfer told which version is there."""
+        if node.staged is not None or asked_at < node.checked_at:
+            return
+        if node.validator != validator:
+            same = node.validator is None and validator.matches_listing(node.size, node.mtime_ns)
+            if not same:
+                self._replaced(node)
+            node.validator = validator
+            node.size, node.mtime_ns = validator.size, validator.mtime_ns
+        node.checked_at = asked_at
+
+    def _replaced(self, node: Node) -> None:
+        """Somebody else changed the content: what was set for the old version goes with it."""
+        node.version += 1
+        node.epoch += 1
+        node.mode_set = node.mtime_set = node.atime_ns = None
+        self._changed(node)
+
+    def vanished(self, node: Node, path: str) -> None:
+        """The server says the name is gone; believe it unless it is ours to bring back."""
+        if node.unlinked or node.parent is None or node.staged is not None:
+            return
+        if remote_path(node) != path:
+            return  # renamed meanwhile: the answer was about the old name
+        if any(n.staged is not None for n in self._inodes.subtree(node)):
+            return
+        dircache.expire(node.parent)
+        self._inodes.unlink(node)
+        self._changed(node)
+
+    async def revalidate(self, node: Node) -> None:
+        """Confirm a file's version at the storage-proxy: no manager call.
+
+        Raises:
+            NotFound: somebody removed it.
+        """
+        if node.staged is not None or node.unlinked:
+            return
+        asked_at = trio.current_time()
+        await self._gate.settled(node)
+        path = remote_path(node)
+        try:
+            if node.validator is None:
+                found = await self._transfers.stat(folder_of(node), path)
+            else:
+                found = (
+                    await self._transfers.revalidate(folder_of(node), path, node.validator) or node.validator
+                )
+        except NotFound:
+            self.vanished(node, path)
+            raise
+        except RangeOutside:
+            found = await self._transfers.stat(folder_of(node), path)
+        self.confirm(node, found, asked_at)
+
+    # --- the list of vfolders ------------------------------------------------------------------
+
+    async def _fetch_folders(self) -> None:
+        root = self._inodes.root
+        asked_at = trio.current_time()
+        ticket = dircache.begin_fetch(root, asked_at)
+        try:
+            folders = await self._client.list_folders()
+        finally:
+            dircache.abandon_fetch(root)
+        state = dircache.state_of(root)
+        if state.change_no == ticket.change_no:
+            self._show(folders)
+            state.fetched_at = asked_at
+        # else: we created or renamed a folder meanwhile and the list may lack it; it will be asked again
+
+    def _show(self, folders: list[Folder]) -> None:
+        shown = shown_folders(
+            folders, addressed_by_name=not self._client.traits.by_id, only=self._policy.only
+        )
+        self._gate.unreachable = {s.folder.id for s in shown if not s.reachable}
+        root, inodes = self._inodes.root, self._inodes
+        by_id = {n.folder.id: n for n in root.entries.values() if n.folder is not None}
+        wanted = {s.folder.id: s for s in shown}
+        for folder_id, node in by_id.items():
+            if folder_id not in wanted and not any(n.staged is not None for n in inodes.subtree(node)):
+                inodes.unlink(node)
+        moved = [s for s in shown if s.folder.id in by_id and by_id[s.folder.id].name != s.name]
+        for s in moved:  # two folders may have swapped names: park them first
+            inodes.rename(by_id[s.folder.id], root, b"\0" + s.folder.id.encode())
+        for s in moved:
+            if s.name not in root.entries:
+                inodes.rename(by_id[s.folder.id], root, s.name)
+        for s in shown:
+            if s.folder.id in by_id:
+                ref = by_id[s.folder.id].ref
+                assert ref is not None
+                ref.folder = s.folder
+            elif s.name not in root.entries:  # else a folder with unsent files still holds the name
+                self.add_folder(s.name, s.folder)
+
+    def add_folder(self, name: bytes, folder: Folder) -> Node:
+        """Show a vfolder under `name`."""
+        node = self._inodes.add(self._inodes.root, name, Kind.DIRECTORY, folder=folder, mode=0o755)
+        node.mtime_ns = node.ctime_ns = folder.mtime_ns
+        return node

@@ -1,0 +1,328 @@
+"""Making, moving and removing names.
+
+The server's calls are blunter than rename(2) and rmdir(2): a move onto a directory goes *into* it, a
+recursive delete checks nothing, and a lost reply leaves the outcome open. So each operation looks
+first, sends one call, and believes its directories no longer where the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import trio
+
+from vfsmount.api.client import Client
+from vfsmount.api.transfer import Transfers
+from vfsmount.core import dircache
+from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.errors import (
+    AlreadyExists,
+    CrossFolder,
+    InvalidRequest,
+    IsADirectory,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    NotSupported,
+    PermissionDenied,
+    ReadOnly,
+    VfsError,
+)
+from vfsmount.values import Kind
+from vfsmount.vfs.metadata import Metadata
+from vfsmount.vfs.paths import PathGate, check_new_name, child_path, folder_of, remote_path
+from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.writer import Writer
+
+RENAME_NOREPLACE = 1
+
+
+class Namespace:
+    """mkdir, rmdir, unlink and rename, inside folders and among them."""
+
+    def __init__(
+        self,
+        client: Client,
+        transfers: Transfers,
+        inodes: InodeTable,
+        metadata: Metadata,
+        writer: Writer,
+        gate: PathGate,
+        policy: MountPolicy,
+    ) -> None:
+        self._client = client
+        self._transfers = transfers
+        self._inodes = inodes
+        self._metadata = metadata
+        self._writer = writer
+        self._gate = gate
+        self._policy = policy
+
+    # --- making --------------------------------------------------------------------------------
+
+    async def mkdir(self, parent: Node, name: bytes, mode: int) -> Node:
+        """Make a directory; in the mount's root, a vfolder on the default host."""
+        self._gate.check_writable(parent)
+        check_new_name(parent, name)
+        if await self._metadata.find(parent, name) is not None:
+            raise AlreadyExists("the name is taken")
+        if parent is self._inodes.root:
+            return await self._create_folder(name)
+        asked_at = trio.current_time()
+        await self._gate.settled(parent)
+        folder = folder_of(parent)
+        self._gate.check_reachable(folder)
+        with self._unknown_if_lost(parent):
+            await self._client.mkdir(folder, child_path(parent, name))
+        existing = parent.entries.get(name)
+        node = existing or self._inodes.add(parent, name, Kind.DIRECTORY, mode=mode)
+        node.mode_set = mode
+        node.checked_at = asked_at
+        dircache.known_empty(node, asked_at)
+        self._changed(parent, name)
+        return node
+
+    async def create(self, parent: Node, name: bytes, mode: int, *, exclusive: bool) -> Node:
+        """A new file that exists here only until it is flushed; an existing one as it is.
+
+        Raises:
+            AlreadyExists: `exclusive`, and the name is taken, or was taken on the server a moment ago.
+        """
+        if parent is self._inodes.root:
+            raise NotSupported("files live inside folders; make a folder with mkdir first")
+        self._gate.check_writable(parent)
+        check_new_name(parent, name)
+        node = await self._metadata.find(parent, name)
+        listing_age = trio.current_time() - dircache.state_of(parent).fetched_at
+        if node is None and exclusive and listing_age > self._policy.attr_ttl_s:
+            await self._refuse_if_there(parent, name)
+        if node is None:
+            return await self._writer.create(parent, name, mode)
+        if exclusive:
+            raise AlreadyExists("the name is taken")
+        if node.is_dir:
+            raise IsADirectory("this is a directory")
+        return node
+
+    async def _refuse_if_there(self, parent: Node, name: bytes) -> None:
+        """One storage-proxy request that asks whether a name is taken after all."""
+        try:
+            await self._transfers.stat(folder_of(parent), child_path(parent, name))
+        except NotFound:
+            return
+        except IsADirectory:
+            pass
+        dircache.expire(parent)
+        raise AlreadyExists("the name is taken")
+
+    # --- removing ------------------------------------------------------------------------------
+
+    async def unlink(self, parent: Node, name: bytes) -> None:
+        """Remove a file; who has it open keeps reading it."""
+        self._gate.check_writable(parent)
+        node = await self._metadata.lookup(parent, name)
+        if node.is_dir:
+            raise IsADirectory("this is a directory")
+        self._refuse_link(node)
+        if node.opens and node.staged is None:
+            await self._writer.make_local(node)
+        async with self._gate.moving(node), self._writer.exclusive_below(node):
+            if node.staged is None or not node.staged.created_here:
+                await self._delete(parent, node, recursive=False)
+            self._gone(parent, node)
+
+    async def rmdir(self, parent: Node, name: bytes) -> None:
+        """Remove a directory that is certainly empty.
+
+        The server has no such call, only a recursive delete: what somebody else puts into the
+        directory between our look and our call is lost (contract 6.3).
+        """
+        self._gate.check_writable(parent)
+        node = await self._metadata.lookup(parent, name)
+        if not node.is_dir:
+            raise NotADirectory("not a directory")
+        await self._require_empty(node)
+        if parent is self._inodes.root:
+            await self._delete_folder(node)
+            return
+        async with self._gate.moving(node):
+            if node.entries:
+                raise NotEmpty("the directory is not empty")
+            await self._delete(parent, node, recursive=True)
+            self._gone(parent, node)
+
+    async def _require_empty(self, directory: Node) -> None:
+        await self._metadata.refresh(directory, max_age_s=0.0)
+        if directory.unlinked:
+            raise NotFound("no such file or directory")
+        if directory.entries or dircache.state_of(directory).cut:
+            raise NotEmpty("the directory is not empty")
+
+    async def _delete(self, parent: Node, node: Node, *, recursive: bool) -> None:
+        # NotFound: gone already, which is what was asked for.
+        with self._unknown_if_lost(parent), suppress(NotFound):
+            await self._client.delete_files(folder_of(node), [remote_path(node)], recursive=recursive)
+
+    def _gone(self, parent: Node, node: Node) -> None:
+        name = node.name
+        if not node.unlinked:
+            self._inodes.unlink(node)
+        self._changed(parent, name)
+        self._writer.let_go(node)
+
+    # --- moving --------------------------------------------------------------------------------
+
+    async def rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int) -> None:
+        """rename(2), with RENAME_NOREPLACE; a replaced file goes in the same atomic step."""
+        if flags & ~RENAME_NOREPLACE:
+            raise InvalidRequest("the server cannot exchange two names")
+        root = self._inodes.root
+        if (parent is root) != (new_parent is root) or parent.ref is not new_parent.ref:
+            raise CrossFolder("the server cannot move from one folder to another")
+        self._gate.check_writable(parent)
+        self._gate.check_writable(new_parent)
+        check_new_name(new_parent, new_name)
+        node = await self._metadata.lookup(parent, name)
+        target = await self._metadata.find(new_parent, new_name)
+        if target is node:
+            return
+        if target is not None and flags & RENAME_NOREPLACE:
+            raise AlreadyExists("the name is taken")
+        if new_parent is node or self._inodes.is_below(new_parent, node):
+            raise InvalidRequest("a directory cannot be moved into itself")
+        if parent is root:
+            await self._rename_folder(node, target, new_name)
+            return
+        self._refuse_link(node)
+        if target is not None:
+            await self._check_replaceable(node, target)
+        await self._move(node, target, new_parent, new_name)
+
+    async def _check_replaceable(self, node: Node, target: Node) -> None:
+        self._refuse_link(target)
+        if target.is_dir:
+            if not node.is_dir:
+                raise IsADirectory("a file cannot replace a directory")
+            await self._require_empty(target)
+        elif node.is_dir:
+            raise NotADirectory("a directory cannot replace a file")
+        elif target.opens and target.staged is None:
+            await self._writer.make_local(target)
+
+    async def _move(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
+        parent = node.parent
+        assert parent is not None
+        old_name = node.name
+        async with self._gate.moving(node), self._writer.exclusive_below(node, target):
+            if node.parent is not parent or node.name != old_name:
+                raise NotFound("the file was renamed meanwhile")
+            if node.staged is None or not node.staged.created_here:
+                with self._unknown_if_lost(parent, new_parent):
+                    await self._move_remote(node, target, new_parent, new_name)
+            elif target is not None and target.is_dir:
+                raise IsADirectory("a file cannot replace a directory")
+            # no await until the tree says what the server has
+            current = new_parent.entries.get(new_name)
+            if current is not None and current is not node:
+                if node.staged is not None and not (current.staged and current.staged.created_here):
+                    # The server still has the replaced file there, until our next flush replaces it.
+                    node.staged.created_here = False
+                self._inodes.unlink(current)
+                self._writer.let_go(current)
+            self._inodes.rename(node, new_parent, new_name)
+            node.ctime_ns = time.time_ns()
+            self._changed(parent, old_name)
+            self._changed(new_parent, new_name)
+
+    async def _move_remote(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
+        folder, src, dst = folder_of(node), remote_path(node), child_path(new_parent, new_name)
+        if target is not None and target.is_dir:
+            # move-file onto a directory would go into it, so the empty one goes first.
+            await self._client.delete_files(folder, [dst], recursive=True)
+        elif target is None:
+            await self._refuse_directory_at(new_parent, dst)
+        await self._client.move_file(folder, src, dst)
+
+    async def _refuse_directory_at(self, parent: Node, path: str) -> None:
+        """A directory somebody made at the new name meanwhile would swallow what we move there."""
+        try:
+            await self._transfers.stat(folder_of(parent), path)
+        except NotFound:
+            return
+        except IsADirectory:
+            dircache.expire(parent)
+            raise NotEmpty("a directory was made under that name meanwhile") from None
+
+    # --- vfolders ------------------------------------------------------------------------------
+
+    def _folder_name(self, name: bytes) -> str:
+        if name.startswith(b"."):
+            raise NotSupported("folders whose names begin with a dot are made with the command line only")
+        return name.decode()
+
+    async def _create_folder(self, name: bytes) -> Node:
+        if self._policy.only:
+            raise NotSupported("this mount shows chosen folders only")
+        folder_name = self._folder_name(name)
+        folder = await self._client.create_folder(folder_name)
+        self._changed(self._inodes.root, name)
+        node = self._inodes.root.entries.get(name) or self._metadata.add_folder(name, folder)
+        dircache.known_empty(node, trio.current_time())
+        return node
+
+    async def _rename_folder(self, node: Node, target: Node | None, new_name: bytes) -> None:
+        if target is not None:
+            raise AlreadyExists("a folder cannot replace another")
+        folder, name = folder_of(node), self._folder_name(new_name)
+        if not folder.is_owner:
+            raise PermissionDenied("only its owner may rename a folder")
+        self._gate.check_reachable(folder)
+        async with self._gate.moving(node), self._writer.exclusive_below(node):
+            await self._client.rename_folder(folder, name)
+            old = node.name
+            self._inodes.rename(node, self._inodes.root, new_name)
+            for changed in (old, new_name):
+                self._changed(self._inodes.root, changed)
+            dircache.expire(self._inodes.root)
+
+    async def _delete_folder(self, node: Node) -> None:
+        folder = folder_of(node)
+        if not folder.is_owner:
+            raise PermissionDenied("only its owner may delete a folder")
+        self._gate.check_reachable(folder)
+        # An upload somebody has under way is hidden from the mount; it must not die with the folder.
+        try:
+            sessions = await self._client.list_files(folder, ".upload")
+        except (NotFound, NotADirectory):
+            sessions = None
+        if sessions is not None and sessions.entries:
+            raise NotEmpty("an upload into this folder is under way")
+        async with self._gate.moving(node):
+            await self._client.delete_folder(folder)
+            self._gone(self._inodes.root, node)
+
+    # --- shared --------------------------------------------------------------------------------
+
+    @staticmethod
+    def _refuse_link(node: Node) -> None:
+        """The server's calls would act on what a symlink points to (contract 6.4)."""
+        if node.kind is Kind.SYMLINK:
+            raise NotSupported("the server would act on the target of this symlink, not on the link")
+
+    def _changed(self, directory: Node, name: bytes) -> None:
+        dircache.record_change(directory, name)
+        directory.mtime_ns = directory.ctime_ns = time.time_ns()
+
+    @contextmanager
+    def _unknown_if_lost(self, *directories: Node) -> Iterator[None]:
+        """Where no answer came, or one that contradicts our belief, look again before believing."""
+        try:
+            yield
+        except (ReadOnly, InvalidRequest):
+            raise
+        except (VfsError, trio.Cancelled):
+            for directory in directories:
+                dircache.expire(directory)
+            raise
