@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ def command(data: Path, dialect: str, otp: tuple[str, ...], until_eof: bool, **o
         faults=options["faults"],
     )
     try:
-        asyncio.run(run(settings, until_eof=until_eof))
+        run(settings, until_eof=until_eof)
     except OSError as e:
         raise ConfigError(
             f"The embedded server cannot start: {e.strerror or e} ({e.filename or settings.host})."

@@ -16,7 +16,19 @@ from functools import partial
 
 from aiohttp import web
 
-from vfsmount.server import account, control, downloads, files, folders, uploads
+from vfsmount.server import (
+    account,
+    control,
+    dotfiles,
+    downloads,
+    events,
+    files,
+    folders,
+    graphql,
+    sessions,
+    sharing,
+    uploads,
+)
 from vfsmount.server.dialect import Dialect
 from vfsmount.server.env import write_env_files
 from vfsmount.server.faults import Faults, Switches
@@ -34,7 +46,17 @@ _STOP_S = 1.0  # patience with running calls at the end
 
 def routes(dialect: Dialect) -> list[Route]:
     """Every manager call of one dialect."""
-    tables = (account.routes(signed_status=dialect.codes), folders.ROUTES, files.ROUTES)
+    tables = (
+        account.routes(signed_status=dialect.codes),
+        sessions.ROUTES,
+        # Literal paths below /folders/ before those with a folder's name in them.
+        sharing.ROUTES,
+        folders.ROUTES,
+        files.ROUTES,
+        dotfiles.ROUTES,
+        events.ROUTES,
+        graphql.ROUTES,
+    )
     return [r for table in tables for r in table if r.only in ("", dialect.name)]
 
 
@@ -129,12 +151,19 @@ def _url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def run(settings: ServerSettings, *, until_eof: bool = False) -> None:
+def run(settings: ServerSettings, *, until_eof: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; print one line when ready.
 
     Args:
         until_eof: also stop when standard input ends, as it does when the starter dies.
+
+    Raises:
+        OSError: a port is taken, or the data directory cannot be used.
     """
+    asyncio.run(_run(settings, until_eof))
+
+
+async def _run(settings: ServerSettings, until_eof: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

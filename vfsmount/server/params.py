@@ -140,6 +140,13 @@ def mapping(value: Any, dialect: Dialect) -> dict[str, Any]:
     return value
 
 
+def mappings(value: Any, dialect: Dialect) -> list[dict[str, Any]]:
+    """A list of JSON objects."""
+    if not isinstance(value, list):
+        raise ValueError("value is not a list")
+    return [mapping(item, dialect) for item in value]
+
+
 permission = one_of("ro", "rw", "wd")
 usage_mode = one_of("general", "model", "data")
 
