@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -32,6 +32,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where mounting is required, make a failure of a mount test that skips itself while running."""
+    report = yield
+    required = os.environ.get(REQUIRE_FUSE) == "1" and item.get_closest_marker("fuse")
+    if required and report.skipped and call.excinfo and not needs_more_than_a_mount(item):
+        report.outcome = "failed"
+        report.longrepr = f"{REQUIRE_FUSE} is set, and this was skipped: {call.excinfo.value}"
+    return report
+
+
+def needs_more_than_a_mount(item: pytest.Item) -> bool:
+    """Whether something else may have been missing: the real server, or time."""
+    return any(item.get_closest_marker(name) for name in ("live", "slow", "xfail"))
 
 
 def why_no_fuse() -> str:

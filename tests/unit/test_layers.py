@@ -37,7 +37,7 @@ ONLY_IN = {
     "httpx": {"api"},
     "aiohttp": {"server"},
     "jwt": {"server"},
-    "asyncio": {"server"},
+    "asyncio": {"server", "cli"},  # cli only to run the server
     "sqlite3": {"store", "server"},
     "click": {"cli"},
     "rich": {"cli"},

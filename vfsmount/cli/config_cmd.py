@@ -55,6 +55,7 @@ def describe(
 ) -> dict[str, object]:
     """Everything worth showing, free of secrets."""
     values = {s.key: get_value(found, s.key) for s in SETTINGS}
+    idle = " (not used in session mode)" if values["endpoint_type"].text == "session" else ""
     return {
         "config_file": str(config_file),
         "config_file_exists": config_file.exists(),
@@ -63,7 +64,7 @@ def describe(
         "settings": {
             s.key: {
                 "value": shown(s.key, values[s.key].text),
-                "source": values[s.key].source,
+                "source": values[s.key].source + (idle if s.key in SHOWN else ""),
                 "variable": s.name,
             }
             for s in SETTINGS
