@@ -44,7 +44,9 @@ class RawClient:
         **signing_options: Any,
     ) -> httpx.Response:
         """One signed manager call; `path` is percent-encoded already where it must be."""
-        url = httpx.URL(self.env["BACKEND_ENDPOINT"] + path, params=params)
+        url = httpx.URL(self.env["BACKEND_ENDPOINT"] + path)
+        if params is not None:
+            url = url.copy_with(params=params)
         request = self.http.build_request(method, url, json=body)
         request.headers.update(
             signing.headers(

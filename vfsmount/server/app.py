@@ -77,6 +77,7 @@ def storage_app(server: Server) -> web.Application:
     app = gate("storage", server)
     app.router.add_route("GET", "/", _storage_status)
     app.router.add_route("GET", "/download", downloads.download)
+    app.router.add_route("OPTIONS", "/download", uploads.options)
     if server.dialect.codes:
         app.router.add_route("GET", "/download-archive", downloads.download_archive)
     app.router.add_route("OPTIONS", "/upload", uploads.options)

@@ -17,7 +17,7 @@ from aiohttp.helpers import ETag
 
 from vfsmount.server.archive import disposition, send_archive
 from vfsmount.server.dialect import Dialect
-from vfsmount.server.problems import Problem, crash, storage_params
+from vfsmount.server.problems import Problem, crash, refuse_strange
 from vfsmount.server.state import SERVER, Server
 
 _TRUE = frozenset({"t", "true", "y", "yes", "on", "1"})
@@ -31,10 +31,10 @@ async def download(request: web.Request) -> web.StreamResponse:
     server = request.app[SERVER]
     claims = server.tokens.read(request.query.get("token"), "download")
     dst_dir = request.query.get("dst_dir")
-    if dst_dir == "":
-        if server.dialect.codes:
-            return crash()
-        raise storage_params({"dst_dir": "blank value is not allowed"})
+    if server.dialect.codes and dst_dir == "":
+        return crash()
+    if not server.dialect.codes:
+        refuse_strange(request, {"token", "dst_dir", "archive", "no_cache"})
     if dst_dir is not None and not server.faults.switches.folder_token:
         raise _not_found()
     try:

@@ -164,7 +164,7 @@ def _item(call: Call, access: Access) -> dict[str, Any]:
         "user_email": owner.email if owner else None,
         "group_name": None if owner else PROJECT,
         "type": folder.ownership,
-        "max_files": 0,
+        "max_files": 1000,
         "max_size": folder.max_size,
         "cur_size": 0,
     }

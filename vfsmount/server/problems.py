@@ -7,7 +7,7 @@ Source: contract 7 "Error body", 2.2, 4.1.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -93,7 +93,16 @@ def no_such(what: str, data: Any = None, msg: str | None = None) -> Problem:
     return Problem("object-not-found", msg, data, title=f"No such {what}.")
 
 
-def storage_params(data: Mapping[str, str], title: str = "Invalid API parameters") -> Problem:
+def refuse_strange(request: web.Request, known: Collection[str]) -> None:
+    """The old storage-proxy's 400 for a query key that is not `known`, or a blank ``dst_dir``."""
+    errors: dict[str, Any] = {key: f"{key} is not allowed key" for key in request.query if key not in known}
+    if request.query.get("dst_dir") == "":
+        errors["dst_dir"] = {"0": "value should be None", "1": "blank value is not allowed"}
+    if errors:
+        raise storage_params(errors)
+
+
+def storage_params(data: Mapping[str, Any], title: str = "Invalid API parameters") -> Problem:
     """The storage-proxy's 400, its way of saying that a token or a parameter is no good."""
     return Problem("invalid-api-params", data=data or None, title=title, storage=True)
 

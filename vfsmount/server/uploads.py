@@ -18,7 +18,7 @@ from pathlib import Path
 from aiohttp import web
 
 from vfsmount.server.faults import Rule
-from vfsmount.server.problems import Problem, crash, storage_params
+from vfsmount.server.problems import Problem, crash, refuse_strange, storage_params
 from vfsmount.server.state import RULE, SERVER, Server
 
 OFFSET_LIFE_S = 86400.0  # how long 26.x remembers an offset after the last PATCH
@@ -177,8 +177,8 @@ def _put_in_place(session: Session) -> None:
 def _session(request: web.Request, server: Server) -> Session:
     claims = server.tokens.read(request.query.get("token"), "upload")
     dst_dir = request.query.get("dst_dir")
-    if dst_dir == "":
-        raise storage_params({"dst_dir": "blank value is not allowed"})
+    if not server.dialect.codes:
+        refuse_strange(request, {"token", "dst_dir"})
     root = server.volume.folder(claims["vfid"].rpartition("/")[2])
     return Session(claims["session"], root, claims["relpath"], dst_dir, int(claims["size"]))
 
