@@ -123,6 +123,7 @@ class Filesystem:
         """
         self.policy = policy
         self._inodes = InodeTable()
+        self._inodes.root.mtime_ns = self._inodes.root.ctime_ns = time.time_ns()
         self._gate = PathGate(policy)
         self._metadata = Metadata(
             client, transfers, self._inodes, policy, self._gate, lambda node: changed(node.ino)

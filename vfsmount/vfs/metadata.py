@@ -7,6 +7,7 @@ manager for nothing else. Where a listing may have been cut, names are probed at
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 import trio
@@ -114,6 +115,8 @@ class Metadata:
             dircache.abandon_fetch(directory)
             return
         self._make_room(directory)
+        if listing.cut and not dircache.state_of(directory).cut:
+            event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=len(listing.entries))
         dircache.merge(
             self._inodes,
             directory,
@@ -122,8 +125,6 @@ class Metadata:
             lambda node, entry: self._listed(node, entry, ticket.asked_at),
             lambda name: hidden(directory, name),
         )
-        if listing.cut:
-            event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=len(listing.entries))
 
     def _make_room(self, needed_by: Node) -> None:
         if len(self._inodes) < MAX_NODES:
@@ -322,5 +323,5 @@ class Metadata:
     def add_folder(self, name: bytes, folder: Folder) -> Node:
         """Show a vfolder under `name`."""
         node = self._inodes.add(self._inodes.root, name, Kind.DIRECTORY, folder=folder, mode=0o755)
-        node.mtime_ns = node.ctime_ns = folder.mtime_ns
+        node.mtime_ns = node.ctime_ns = folder.mtime_ns or time.time_ns()
         return node
