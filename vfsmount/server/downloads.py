@@ -39,10 +39,11 @@ async def download(request: web.Request) -> web.StreamResponse:
         raise _not_found()
     try:
         path = _find(server, claims, dst_dir)
-        if path.is_file():
-            return _file(request, server.dialect, path)
+        regular = path.is_file()
     except OSError:  # a name over 255 bytes, or unreadable
         return crash()
+    if regular:
+        return _file(request, server.dialect, path)
     if request.query.get("archive", "").lower() in _TRUE and path.is_dir():
         return await send_archive(request, path, {"": path}, f"{path.name}.zip")
     raise _not_regular(server.dialect)
