@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 
-from vfsmount.errors import ConfigError, ProtocolError, RemoteUnavailable, VfsError
+from vfsmount.errors import ConfigError, RemoteError, RemoteUnavailable, VfsError
 
 
 def explain(e: Exception, host: str, check: str) -> VfsError:
@@ -27,9 +27,8 @@ def explain(e: Exception, host: str, check: str) -> VfsError:
     if isinstance(e, httpx.ReadTimeout | httpx.WriteTimeout):
         return RemoteUnavailable(f"{host} stopped answering in the middle of a request", detail="timeout")
     if isinstance(e, httpx.LocalProtocolError):
-        # h11 says so when the body we produce does not have the length we announced, and also when
-        # a connection broke earlier in the exchange; nothing was understood by the server.
-        return ProtocolError(f"the request to {host} could not be formed", detail=type(e).__name__)
+        # A mistake of ours (a header missing, a body of another length than announced): no retry helps.
+        return RemoteError(f"the request to {host} could not be formed", detail=str(e)[:100])
     return RemoteUnavailable(f"the connection to {host} broke", detail=type(e).__name__)
 
 

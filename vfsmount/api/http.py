@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -65,7 +65,7 @@ class Http:
         url: httpx.URL,
         *,
         headers: Mapping[str, str],
-        content: bytes | AsyncIterable[bytes] | None = None,
+        content: bytes | AsyncIterator[bytes] | None = None,
         fresh: bool = False,
         check: str = "BACKEND_ENDPOINT",
     ) -> AsyncIterator[httpx.Response]:
@@ -84,7 +84,13 @@ class Http:
         """
         try:
             client = self._client(url.scheme, fresh)
-            request = client.build_request(method, url, headers=headers, content=content)
+            request = httpx.Request(
+                method,
+                url,
+                headers={"Host": url.netloc.decode("ascii"), **headers},
+                stream=Body(content),
+                extensions={"timeout": self._timeout.as_dict()},
+            )
             response = await client.send(request, stream=True)
             try:
                 yield response
@@ -123,6 +129,33 @@ class Http:
         bare.check_hostname = False
         bare.verify_mode = ssl.CERT_NONE
         return bare
+
+
+class Body(httpx.AsyncByteStream):
+    """A request's body, without the async generators that httpx wraps around one.
+
+    A server may answer before it has read everything, and then a half-used generator would be left
+    for the garbage collector, which trio rightly complains of.
+    """
+
+    def __init__(self, content: bytes | AsyncIterator[bytes] | None) -> None:
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return OnePiece(self._content) if isinstance(self._content, bytes) else self._content or OnePiece(b"")
+
+
+class OnePiece(AsyncIterator[bytes]):
+    """Yields one piece, or none if it is empty."""
+
+    def __init__(self, piece: bytes) -> None:
+        self._piece = piece
+
+    async def __anext__(self) -> bytes:
+        piece, self._piece = self._piece, b""
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
 
 async def read_body(response: httpx.Response, limit: int) -> bytes:

@@ -182,6 +182,8 @@ class Manager:
         content = None if body is None else msgspec.json.encode(body)
         media_type = "text/plain" if content is None else "application/json"
         url, headers = self._prepare(method, target, media_type, signed)
+        if content is not None:
+            headers["Content-Length"] = str(len(content))
         started = trio.current_time()
         async with self._http.exchange(
             method, url, headers=headers, content=content, fresh=fresh

@@ -1,7 +1,7 @@
 """When a request is repeated, and how long we wait: the one place that decides.
 
 Repeated are requests that never left (any), and idempotent ones after a broken connection or a 502,
-503 or 504, and reads after a 500. Never 4xx, except a 429 whose wait still fits the caller's
+503 or 504, and reads once after a 500. Never 4xx, except a 429 whose wait still fits the caller's
 deadline (the governor does that waiting).
 
 Source: contract 7 "Retry".
@@ -47,7 +47,7 @@ async def retrying(
         try:
             return await attempt(n > 1)
         except VfsError as e:
-            if n == ATTEMPTS or not _may_repeat(e, idempotent, read):
+            if n == ATTEMPTS or not _may_repeat(n, e, idempotent, read):
                 raise
             wait_s = _wait_s(n, e)
             # A wait that outlasts the caller would only turn a clear error into a timeout.
@@ -59,14 +59,15 @@ async def retrying(
     raise AssertionError("unreachable")
 
 
-def _may_repeat(e: VfsError, idempotent: bool, read: bool) -> bool:
+def _may_repeat(n: int, e: VfsError, idempotent: bool, read: bool) -> bool:
     if isinstance(e, DeadlineExceeded):
         return False
     if isinstance(e, RemoteUnavailable):
         return idempotent or not e.sent
     if isinstance(e, RateLimited):
         return True  # a refused call was not executed
-    return read and isinstance(e, RemoteError) and e.status == 500
+    # Once: a passing crash is rare, a listing that 26.x cannot encode is a 500 for ever.
+    return read and n == 1 and isinstance(e, RemoteError) and e.status == 500
 
 
 def _wait_s(n: int, e: VfsError) -> float:

@@ -83,15 +83,19 @@ async def _post(
 ) -> tuple[httpx.Response, bytes]:
     if not settings.endpoints:
         raise ConfigError("no endpoint is set: set BACKEND_ENDPOINT")
-    headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    content = msgspec.json.encode(fields)
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(content)),
+        "User-Agent": USER_AGENT,
+        "Accept-Encoding": "identity",
+    }
     if cookie:
         headers["Cookie"] = f"{SESSION_COOKIE}={cookie}"
     http = Http(settings)
     try:
         url = httpx.URL(settings.endpoints[0].rstrip("/") + path)
-        async with http.exchange(
-            "POST", url, headers=headers, content=msgspec.json.encode(fields)
-        ) as response:
+        async with http.exchange("POST", url, headers=headers, content=content) as response:
             return response, await read_body(response, REPLY_MAX)
     except httpx.InvalidURL as e:
         raise ConfigError("BACKEND_ENDPOINT holds no usable address") from e

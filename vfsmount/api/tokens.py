@@ -16,12 +16,25 @@ from cachetools import LRUCache
 
 from vfsmount.api.client import Client
 from vfsmount.api.paths import TARGET_MAX, encode
+from vfsmount.errors import NameTooLong
 from vfsmount.values import Folder, Grant
 
 EARLY_S = 60.0  # renewed this long before `exp`,
 EARLY_SHARE = 0.1  # or this part of its life where that is less
 FILE_TOKENS = 1024  # of some 400 bytes each
 UNKNOWN_LIFE_S = 300.0  # of a token whose `exp` we cannot read: a guess well below any sane setting
+
+
+def transfer_url(grant: Grant) -> str:
+    """URL with query, a secret, of a transfer whose path stands in the token.
+
+    Raises:
+        NameTooLong: the token holds so long a path that no request can carry it.
+    """
+    url = f"{grant.url}?token={encode(grant.token)}"
+    if len(url) > TARGET_MAX:
+        raise NameTooLong("the path is longer than a transfer request can carry")
+    return url
 
 
 class FolderTokens:
@@ -33,17 +46,18 @@ class FolderTokens:
         # One lock for each token, held while it is fetched: later askers wait for that one call and
         # find the token; if the asker is cancelled the next one asks. Nothing else is locked.
         self._locks: dict[tuple[str, str], trio.Lock] = defaultdict(trio.Lock)
-        self.per_file = False  # this server does not combine "." with dst_dir
+        self.per_file: set[str] = set()  # storage hosts that do not combine "." with dst_dir
 
-    async def target_for(self, folder: Folder, rel: str) -> tuple[str, Grant]:
+    async def target_for(self, folder: Folder, rel: str, *, per_file: bool = False) -> tuple[str, Grant]:
         """(URL with query, the grant in it) to download one file. The URL is a secret."""
-        if not self.per_file:
+        if not per_file and folder.host not in self.per_file:
             grant = await self._get(folder, ".")
             url = f"{grant.url}?token={encode(grant.token)}&dst_dir={quote(rel, safe='/')}"
+            # A token of the file's own holds the path too, but 8 bytes instead of 9 for a CJK letter.
             if len(url) <= TARGET_MAX:
                 return url, grant
         grant = await self._get(folder, rel)
-        return f"{grant.url}?token={encode(grant.token)}", grant
+        return transfer_url(grant), grant
 
     def drop(self, folder: Folder, grant: Grant) -> None:
         """Forget a token the server refuses, unless it was replaced meanwhile."""

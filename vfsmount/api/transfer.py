@@ -50,7 +50,7 @@ class Transfers:
         self._client = client
         self._http: Http = client.http
         self._tokens = FolderTokens(client)
-        self._dst_dir_works = False  # seen a file come through a folder's token
+        self._proven: set[str] = set()  # hosts that were seen to serve a file through a folder's token
 
     async def read_range(
         self,
@@ -155,8 +155,8 @@ class Transfers:
                 return await self._once(folder, rel, headers, consume, fresh)
             except TokenExpired:
                 return await self._once(folder, rel, headers, consume, fresh)
-            except IsADirectory:
-                if self._dst_dir_works or self._tokens.per_file:
+            except (IsADirectory, NotFound):
+                if folder.host in self._proven or folder.host in self._tokens.per_file:
                     raise
                 return await self._without_dst_dir(folder, rel, headers, consume, fresh)
 
@@ -170,23 +170,26 @@ class Transfers:
     async def _without_dst_dir(
         self, folder: Folder, rel: str, headers: Mapping[str, str], consume: Consume[T], fresh: bool
     ) -> T:
-        """Ask for the file with a token of its own.
+        """Ask for the file with a token of its own, as long as the folder's token is unproven.
 
-        A server that ignores dst_dir calls everything a directory, because the token's "." is one.
+        A server that ignores dst_dir calls everything a directory, because the token's "." is one;
+        a server that refuses it may call everything missing.
         """
-        self._tokens.per_file = True
-        try:
-            result = await self._once(folder, rel, headers, consume, fresh)
-        except IsADirectory:
-            self._tokens.per_file = False
-            raise
-        event(log, logging.WARNING, "token.per_file", reason="the server does not combine a folder's token")
+        result = await self._once(folder, rel, headers, consume, fresh, per_file=True)
+        self._tokens.per_file.add(folder.host)
+        event(log, logging.WARNING, "token.per_file", host=folder.host)
         return result
 
     async def _once(
-        self, folder: Folder, rel: str, headers: Mapping[str, str], consume: Consume[T], fresh: bool
+        self,
+        folder: Folder,
+        rel: str,
+        headers: Mapping[str, str],
+        consume: Consume[T],
+        fresh: bool,
+        per_file: bool = False,
     ) -> T:
-        target, grant = await self._tokens.target_for(folder, rel)
+        target, grant = await self._tokens.target_for(folder, rel, per_file=per_file)
         by_folder = "&dst_dir=" in target
         async with self._http.exchange(
             "GET", httpx.URL(target), headers={**PLAIN, **headers}, fresh=fresh, check=CHECK
@@ -198,7 +201,8 @@ class Transfers:
                 raise error
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise ProtocolError("the server sends another file's compressed bytes in place of this one")
-            self._dst_dir_works = self._dst_dir_works or by_folder
+            if by_folder:
+                self._proven.add(folder.host)
             return await consume(response)
 
 

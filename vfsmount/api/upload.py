@@ -17,7 +17,7 @@ from vfsmount.api.client import Client
 from vfsmount.api.dialect import Dialect
 from vfsmount.api.files import token_claims
 from vfsmount.api.http import Http, read_body
-from vfsmount.api.paths import encode
+from vfsmount.api.tokens import transfer_url
 from vfsmount.core import tus
 from vfsmount.errors import (
     InvalidRequest,
@@ -44,6 +44,29 @@ CLEANUP_S = 3.0
 AT_ONCE_S = 90.0  # left of a token's life when everything still missing goes into one request
 CHECK = "BACKEND_OVERRIDE_STORAGE_PROXY"
 TUS = {"Tus-Resumable": "1.0.0", "Accept-Encoding": "identity", "User-Agent": "vfsmount"}
+
+
+class Pieces(AsyncIterator[bytes]):
+    """The bytes of one PATCH, read as they are sent. No generator: see `http.Body`."""
+
+    def __init__(self, read: ReadPiece, offset: int, length: int, on_progress: Progress | None) -> None:
+        self._read = read
+        self._offset, self._stop = offset, offset + length
+        self._sent = 0  # length of the piece handed out last, which has left when we are asked again
+        self._on_progress = on_progress
+
+    async def __anext__(self) -> bytes:
+        if self._sent and self._on_progress is not None:
+            self._on_progress(self._sent)
+        missing = self._stop - self._offset
+        if not missing:
+            raise StopAsyncIteration
+        data = await self._read(self._offset, min(READ_SIZE, missing))
+        if not 0 < len(data) <= missing:
+            raise UploadFailed("the content to upload is not as long as was announced")
+        self._sent = len(data)
+        self._offset += len(data)
+        return data
 
 
 class UploadRun:
@@ -139,7 +162,7 @@ class UploadRun:
             "Content-Type": "application/offset+octet-stream",
             "Content-Length": str(length),
         }
-        body = self._pieces(offset, length, on_progress) if length else b""
+        body = Pieces(self._read, offset, length, on_progress)
         return await self._exchange("PATCH", headers, body, tus.Accepted)
 
     async def _probe(self) -> tus.Event:
@@ -156,7 +179,7 @@ class UploadRun:
         grant = self._grant
         left_s = grant.expires_at - time.time() - self._client.clock_offset_s
         self._plan.at_once = bool(grant.expires_at) and left_s < AT_ONCE_S
-        url = httpx.URL(f"{grant.url}?token={encode(grant.token)}")
+        url = httpx.URL(transfer_url(grant))
         try:
             async with self._http.exchange(
                 # After a failure the pool may hold other connections that died with this one.
@@ -198,17 +221,6 @@ class UploadRun:
         if isinstance(error, RemoteUnavailable):
             return tus.Lost()
         raise error
-
-    async def _pieces(self, offset: int, length: int, on_progress: Progress | None) -> AsyncIterator[bytes]:
-        stop = offset + length
-        while offset < stop:
-            data = await self._read(offset, min(READ_SIZE, stop - offset))
-            if not data or len(data) > stop - offset:
-                raise UploadFailed("the content to upload is not as long as was announced")
-            yield data
-            offset += len(data)
-            if on_progress is not None:
-                on_progress(len(data))
 
     async def _is_ours(self) -> bool:
         """Whether the file that is there now came from this upload."""
