@@ -117,6 +117,7 @@ def test_trash_keeps_data_and_name_until_emptied(new_server: Embedded) -> None:
         "vfolder-filter-status-failed",
     )
     assert client.call("POST", f"/folders/{folder}/mkdir", {"path": "d"}).status_code == 200
+    assert client.download(name, "a").content == b"1"  # readable even by name
     assert client.call("POST", "/folders/restore-from-trash-bin", {"id": folder}).status_code == 204
     assert client.download(name, "a").content == b"1"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -134,3 +135,34 @@ def test_output_holds_no_secret(tmp_path: Path) -> None:
     assert process.wait(timeout=30) == 0
     for secret in (token, client.env["BACKEND_SECRET_KEY"], client.env["BACKEND_PASSWORD"]):
         assert secret not in output
+
+
+def test_one_data_directory_takes_one_server(tmp_path: Path) -> None:
+    with Embedded(tmp_path):
+        second = subprocess.run([*SERVE, "--data", str(tmp_path)], capture_output=True, text=True, timeout=30)
+    assert second.returncode != 0
+    assert "another one runs on this directory" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_interrupted_removal_is_finished_at_the_next_start(tmp_path: Path) -> None:
+    with Embedded(tmp_path) as server:
+        name, folder = fresh(server)
+        server.client("owner").upload(name, "f", b"1")
+        server.kill()
+        server.stop()
+    with sqlite3.connect(tmp_path / "server.sqlite") as db:
+        db.execute("UPDATE folders SET status = 'deleting' WHERE id = ?", (folder,))
+    db.close()
+    with Embedded(tmp_path) as server:
+        assert server.client("owner").ok("GET", "/folders") == []
+        assert not server.folder_dir(folder).exists()
+
+
+def test_wildcard_server_names_the_address_the_client_came_by(tmp_path: Path) -> None:
+    with Embedded(tmp_path, host="0.0.0.0") as server:
+        name, _ = fresh(server)
+        client = server.client("owner")
+        client.env["BACKEND_ENDPOINT"] = server.url.replace("127.0.0.1", "localhost")
+        url, _ = client.grant(name, ".")
+        assert url.startswith("http://localhost:")

@@ -66,6 +66,28 @@ def test_broken_patch_counts_in_the_old_and_not_in_the_new(both: Embedded) -> No
     assert both.report()["uploads"]["f"]["bytes"] == 4 + 10 - offset
 
 
+def test_client_that_hangs_up_in_the_middle_leaves_a_usable_session(both: Embedded) -> None:
+    name, folder = fresh(both)
+    url, token = both.client("owner").grant(name, "f", 10)
+    target = httpx.URL(url)
+    path = f"/upload?token={urllib.parse.quote(token)}"
+    broken = http.client.HTTPConnection(target.host, target.port or 80, timeout=30)
+    broken.putrequest("PATCH", path)
+    broken.putheader("Upload-Offset", "0")
+    broken.putheader("Content-Length", "10")
+    broken.endheaders(DATA[:4])
+    while both.report()["uploads"]["f"]["bytes"] < 4:  # until they are inside
+        pass
+    broken.close()
+    expected = 4 if both.dialect == "23.09" else 0
+    assert int(held(both, url, token).headers["Upload-Offset"]) == expected
+    rest = put(both, url, token, DATA[expected:], offset=expected)
+    while rest.status_code == 409:  # the lease of the broken PATCH is about to end
+        rest = put(both, url, token, DATA[expected:], offset=expected)
+    assert rest.status_code == 204
+    assert (both.folder_dir(folder) / "f").read_bytes() == DATA
+
+
 def test_second_patch_at_once_is_refused_by_the_new(new_server: Embedded) -> None:
     name, folder = fresh(new_server)
     url, token = new_server.client("owner").grant(name, "f", 10)

@@ -10,6 +10,7 @@ from hmac import compare_digest
 from aiohttp import web
 
 from vfsmount.server import params
+from vfsmount.server.faults import Order
 from vfsmount.server.params import Field
 from vfsmount.server.problems import Problem
 from vfsmount.server.records import Records, User
@@ -84,7 +85,7 @@ async def status(call: Call) -> web.Response:
 
 async def set_status(call: Call) -> web.Response:
     """Freeze or run."""
-    call.server.faults.switches.frozen = call.params["status"] == "frozen"
+    call.server.faults.apply(Order(switches={"frozen": call.params["status"] == "frozen"}))
     return web.Response(status=204)
 
 

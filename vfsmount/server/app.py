@@ -7,12 +7,15 @@ aiohttp applications on two ports, as in the real thing.
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 
 from aiohttp import web
 
@@ -35,7 +38,7 @@ from vfsmount.server.faults import Faults, Switches
 from vfsmount.server.gate import gate
 from vfsmount.server.manager import SESSION_PREFIX, serve
 from vfsmount.server.records import Records
-from vfsmount.server.settings import ServerSettings
+from vfsmount.server.settings import WILDCARDS, ServerSettings
 from vfsmount.server.state import SERVER, Route, Server
 from vfsmount.server.tokens import Tokens
 from vfsmount.server.volume import Volume
@@ -100,12 +103,14 @@ async def running(settings: ServerSettings) -> AsyncIterator[str]:
     """
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     (settings.data / "folders").mkdir(exist_ok=True)
-    records = Records(settings.data / "server.sqlite")
     with (
-        socket.create_server((settings.host, settings.port)) as manager_socket,
-        socket.create_server((settings.host, settings.storage_port)) as storage_socket,
+        _claimed(settings.data),
+        _listening(settings.host, settings.port) as manager_socket,
+        _listening(settings.host, settings.storage_port) as storage_socket,
     ):
-        server = _server(settings, records, _url(storage_socket))
+        records = Records(settings.data / "server.sqlite")
+        server = _server(settings, records, storage_socket)
+        folders.recover(server)
         runners = [
             await _listen(manager_app(server), manager_socket, server.dialect.manager_keepalive_s),
             await _listen(storage_app(server), storage_socket, server.dialect.storage_keepalive_s),
@@ -121,7 +126,23 @@ async def running(settings: ServerSettings) -> AsyncIterator[str]:
             records.close()
 
 
-def _server(settings: ServerSettings, records: Records, storage_url: str) -> Server:
+@contextmanager
+def _claimed(data: Path) -> Iterator[None]:
+    """Keep a second server off the same data: each would believe its own upload leases."""
+    with open(data / "server.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(errno.EBUSY, "another one runs on this directory", str(data)) from None
+        yield
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+def _server(settings: ServerSettings, records: Records, storage_socket: socket.socket) -> Server:
     switches = Switches(rate_limit=settings.rate_limit, invited_create=settings.invited_create)
     return Server(
         settings=settings,
@@ -129,7 +150,7 @@ def _server(settings: ServerSettings, records: Records, storage_url: str) -> Ser
         volume=Volume(settings.data / "folders", settings.scandir_limit),
         tokens=Tokens(records.token_secret, settings.token_life_s),
         faults=Faults(switches, settings.latency_ms),
-        storage_url=storage_url,
+        storage_url=_url(storage_socket),
     )
 
 
@@ -148,7 +169,7 @@ async def _listen(app: web.Application, listening: socket.socket, keepalive_s: f
 
 def _url(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
-    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    host = "127.0.0.1" if host in WILDCARDS else host
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

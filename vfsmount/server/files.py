@@ -123,7 +123,7 @@ async def request_download(call: Call) -> web.Response:
     """Leave to download; whether the path exists shows later."""
     path = _normal(_relative_or_refuse(call, call.params["path"]))
     token = call.server.tokens.mint(_claims(call, "download") | {"relpath": path})
-    return web.json_response({"token": token, "url": f"{call.server.storage_url}/download"})
+    return web.json_response({"token": token, "url": f"{call.server.storage_address(call.request)}/download"})
 
 
 async def request_download_archive(call: Call) -> web.Response:
@@ -137,7 +137,9 @@ async def request_download_archive(call: Call) -> web.Response:
         "filename": call.params["filename"],
     }
     token = call.server.tokens.mint(claims)
-    return web.json_response({"token": token, "url": f"{call.server.storage_url}/download-archive"})
+    return web.json_response(
+        {"token": token, "url": f"{call.server.storage_address(call.request)}/download-archive"}
+    )
 
 
 async def request_upload(call: Call) -> web.Response:
@@ -149,7 +151,7 @@ async def request_upload(call: Call) -> web.Response:
     call.server.calls.upload(path).sessions += 1
     claims = _claims(call, "upload") | {"relpath": path, "size": call.params["size"], "session": session}
     token = call.server.tokens.mint(claims)
-    return web.json_response({"token": token, "url": f"{call.server.storage_url}/upload"})
+    return web.json_response({"token": token, "url": f"{call.server.storage_address(call.request)}/upload"})
 
 
 def _stage(call: Call, session: str) -> None:
@@ -232,6 +234,7 @@ def _relative_or_refuse(call: Call, value: Any) -> Any:
 
 
 _DELETE = (Field("files", params.texts), Field("recursive", params.boolean, False))
+_DOWNLOAD = (Field("path", params.text, aliases=("file",)), Field("archive", params.boolean, False))
 _RENAME = (
     Field("target_path", params.text),
     Field("new_name", params.text),
@@ -295,13 +298,24 @@ ROUTES = (
         need="CREATE",
         frozen="new",
     ),
+    # The old manager lets nobody download from a folder that is busy.
     Route(
         "POST",
         "/folders/{vf}/request-download",
         request_download,
-        (Field("path", params.text, aliases=("file",)), Field("archive", params.boolean, False)),
+        _DOWNLOAD,
         need="READ",
         status="updatable",
+        only="23.09",
+    ),
+    Route(
+        "POST",
+        "/folders/{vf}/request-download",
+        request_download,
+        _DOWNLOAD,
+        need="READ",
+        status="readable",
+        only="26",
     ),
     Route(
         "POST",

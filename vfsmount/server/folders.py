@@ -16,7 +16,7 @@ from vfsmount.server.params import REQUIRED, Field
 from vfsmount.server.problems import Problem, no_such
 from vfsmount.server.records import FolderRecord, dashed, new_folder
 from vfsmount.server.settings import HOST, PROJECT
-from vfsmount.server.state import Call, Route
+from vfsmount.server.state import Call, Route, Server
 
 _RESERVED = frozenset(
     (
@@ -359,6 +359,18 @@ def _remove(call: Call, folder: FolderRecord) -> None:
     call.server.background.start(work())
 
 
+def recover(server: Server) -> None:
+    """Finish the removals that an earlier run of the server left, and end its clones."""
+    for folder in server.records.folders():
+        if folder.status in ("deleting", "delete-ongoing"):
+            server.volume.destroy(folder.id)
+            server.records.update_folder(folder.id, status="delete-complete")
+            if folder.status == "deleting":
+                server.records.drop_folder(folder.id)
+        elif folder.status == "cloning":
+            server.records.update_folder(folder.id, status="ready")
+
+
 # --- clone -------------------------------------------------------------------------------------
 
 
@@ -439,6 +451,18 @@ def _under_data(call: Call, reply: dict[str, Any]) -> web.Response:
     return web.json_response({"data": reply} if call.dialect.codes else reply)
 
 
+async def quota_scope(call: Call) -> web.Response:
+    """What an owner uses of their quota (26.x): a plain filesystem does not know."""
+    scope = {
+        "quota_scope_id": call.request.match_info["scope"],
+        "storage_host_name": call.request.match_info["host"],
+        "usage_bytes": None,
+        "usage_count": None,
+        "hard_limit_bytes": None,
+    }
+    return web.json_response({"quota_scope": scope})
+
+
 async def quota(call: Call) -> web.Response:
     """Retired: the storage-proxy refuses quota per folder."""
     raise Problem("vfolder-operation-failed", "Storage proxy responded with 400 Bad Request")
@@ -483,6 +507,7 @@ ROUTES = (
     Route("GET", "/folders/_/used-bytes", used_bytes, _HOST_AND_ID, role="superadmin"),
     Route("GET", "/folders/_/quota", quota),
     Route("POST", "/folders/_/quota", quota),
+    Route("GET", "/quota-scopes/{host}/{scope}", quota_scope, only="26"),
     Route(
         "GET",
         "/folders/_/id",

@@ -12,6 +12,7 @@ VOLUME = "volume1"
 HOST = f"local:{VOLUME}"
 DOMAIN = "default"
 PROJECT = "default"
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - addresses that mean every interface
 
 
 @dataclass(frozen=True, slots=True)

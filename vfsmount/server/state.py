@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiohttp import web
+from yarl import URL
 
 from vfsmount.server.access import Access
 from vfsmount.server.dialect import Dialect
@@ -15,7 +16,7 @@ from vfsmount.server.faults import Calls, Faults, Rule
 from vfsmount.server.params import Field, Place
 from vfsmount.server.ratelimit import RateLimiter
 from vfsmount.server.records import FolderRecord, Records, User
-from vfsmount.server.settings import ServerSettings
+from vfsmount.server.settings import WILDCARDS, ServerSettings
 from vfsmount.server.tasks import Background
 from vfsmount.server.tokens import Tokens
 from vfsmount.server.volume import Volume
@@ -45,6 +46,13 @@ class Server:
     def dialect(self) -> Dialect:
         """Which of the two protocols it speaks."""
         return self.settings.dialect
+
+    def storage_address(self, request: web.Request) -> str:
+        """Where the sender of `request` finds the storage half, without trailing slash."""
+        if self.settings.host not in WILDCARDS or request.url.host is None:
+            return self.storage_url
+        # Listening everywhere, the only address known to work is the one they came by.
+        return str(URL(self.storage_url).with_host(request.url.host)).rstrip("/")
 
 
 SERVER = web.AppKey("server", Server)
