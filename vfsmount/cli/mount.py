@@ -121,7 +121,15 @@ def command(
     level = logging.DEBUG if debug else logging.INFO
     log_path = log_file.absolute() if log_file else None
     data_path = data.absolute() if data else None
-    log.setup(level, log_path, stderr=True)
+    if foreground or (debug and log_path is None):
+        log.setup(level, log_path, stderr=True)
+    else:
+        # Whoever goes back to a prompt wants to see what went wrong, not how it went.
+        log.setup(level if log_path else logging.WARNING, log_path, stderr=log_path is None)
+        if log_path is None:
+            logging.getLogger("vfsmount.api").setLevel(
+                logging.ERROR
+            )  # retries; the sentence at the end tells
 
     def work(ready: Callable[[], None]) -> int:
         from vfsmount.cli.embedded import default_data_dir, embedded_server

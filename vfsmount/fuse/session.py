@@ -24,7 +24,7 @@ import trio
 from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
 from vfsmount.config import ApiSettings
-from vfsmount.errors import MountError
+from vfsmount.errors import MountError, VfsError
 from vfsmount.fuse import device
 from vfsmount.fuse.ops import Operations
 from vfsmount.log import event
@@ -110,8 +110,24 @@ async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[Unsent]:
         async with Client(spec.settings) as client:
             await client.connect()
             return await _serve(spec, client, area, ready)
+    except ExceptionGroup as group:
+        raise _the_one(group) from group
     finally:
         area.close()
+
+
+def _the_one(group: ExceptionGroup[Exception]) -> Exception:
+    """What a nursery's failure means to a caller: the error of ours in it, or the first of all."""
+    leaves = list(_leaves(group))
+    return next((e for e in leaves if isinstance(e, VfsError)), leaves[0])
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[Exception]:
+    for e in group.exceptions:
+        if isinstance(e, BaseExceptionGroup):
+            yield from _leaves(e)
+        elif isinstance(e, Exception):
+            yield e
 
 
 async def _serve(

@@ -27,12 +27,13 @@ class MountRecord(msgspec.Struct, frozen=True):
 
 
 def start_time(pid: int) -> str:
-    """When a process started, in the kernel's ticks; "" where there is none."""
+    """When a process started, in the kernel's ticks; "" where there is none, or only its zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 class MountRecords:

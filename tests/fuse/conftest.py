@@ -1,0 +1,99 @@
+"""A real mount on each server: the embedded one in both dialects, and the real 23.09."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.embedded import Embedded, RawClient
+from tests.support.live import DIRECTORY, live_environment
+from tests.support.mounting import Mounted
+
+_numbers = itertools.count()
+SERVERS = ["embedded-23.09", "embedded-26", pytest.param("live", marks=pytest.mark.live)]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/fuse" in str(item.path):
+            item.add_marker(pytest.mark.fuse)
+
+
+def wait_out_ttl() -> None:
+    """Until the mount believes no listing or attribute from before."""
+    time.sleep(1.1)
+
+
+@dataclass
+class Site:
+    """A server with the owner's mount on it.
+
+    Attributes:
+        embedded: the embedded server; None for the real one.
+        owner: raw signed requests as the user who mounted.
+    """
+
+    mounted: Mounted
+    embedded: Embedded | None
+    owner: RawClient
+    env: dict[str, str]
+
+    def env_of(self, user: str) -> dict[str, str]:
+        """Server settings of another user."""
+        return self.embedded.env(user) if self.embedded else dict(live_environment(user))
+
+    def client(self, user: str) -> RawClient:
+        """Raw signed requests as another user."""
+        return RawClient(self.env_of(user))
+
+    def disk(self, name: str) -> Path:
+        """Where a folder's files lie on the server's own disk."""
+        (folder_id,) = [f["id"] for f in self.owner.ok("GET", "/folders") if f["name"] == name]
+        i = folder_id.replace("-", "")
+        if self.embedded:
+            return self.embedded.folder_dir(i)
+        (found,) = (Path(os.environ[DIRECTORY]) / "vfroot").glob(f"*/*/{i[:2]}/{i[2:4]}/{i[4:]}")
+        return found
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One mount shared by all tests on a server; each uses a `folder` of its own."""
+    directory = tmp_path_factory.mktemp(request.param)
+    embedded = None
+    if request.param != "live":
+        embedded = Embedded(directory / "data", dialect=request.param.removeprefix("embedded-"))
+    try:
+        env = embedded.env("owner") if embedded else dict(live_environment("owner"))
+        owner = RawClient(env)
+        with Mounted(directory, env, "--dir-ttl", "1", "--attr-ttl", "0.5") as mounted:
+            yield Site(mounted, embedded, owner, env)
+        owner.close()
+        assert not mounted.warnings()
+    finally:
+        if embedded:
+            embedded.stop()
+
+
+@pytest.fixture
+def folder(site: Site) -> Iterator[Path]:
+    """A new vfolder of the test's own, as it shows on the mount."""
+    path = site.mounted.path / f"fuse-{os.getpid()}-{next(_numbers)}"
+    path.mkdir()
+    yield path
+    subprocess.run(["rm", "-rf", path], check=False, capture_output=True, timeout=60)
+    if site.embedded is None or site.embedded.dialect == "23.09":
+        site.owner.call("DELETE", f"/folders/{path.name}")
+
+
+@pytest.fixture
+def disk(site: Site, folder: Path) -> Path:
+    """Where that vfolder's files lie on the server's own disk."""
+    return site.disk(folder.name)

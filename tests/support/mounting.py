@@ -1,0 +1,125 @@
+"""A real mount: the daemon as a process of its own, driven with plain system calls from here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+VFSMOUNT = [sys.executable, "-m", "vfsmount"]
+
+
+def clean_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with these server settings and no others."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("BACKEND_", "SORNA_", "VFSMOUNT_"))}
+    return {**ours, **variables}
+
+
+def vfsmount(
+    *args: str | Path, env: Mapping[str, str], timeout: float = 60, **options: object
+) -> subprocess.CompletedProcess[str]:
+    """Run one vfsmount command to its end."""
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+        [*VFSMOUNT, *map(str, args)],
+        env=clean_environment(env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **options,
+    )
+
+
+class Mounted:
+    """One mount for as long as the ``with`` block lasts.
+
+    Attributes:
+        path: the mountpoint.
+        log: the daemon's log at --debug.
+    """
+
+    def __init__(self, directory: Path, env: Mapping[str, str], *options: str) -> None:
+        self.path = directory / "mnt"
+        self.log = directory / "daemon.log"
+        self.state = directory / "state"
+        self._env = env
+        self._options = options
+
+    def start(self) -> None:
+        """Mount; fails with what the command said."""
+        done = vfsmount(
+            self.path,
+            "--debug",
+            "--log-file",
+            self.log,
+            "--state-dir",
+            self.state,
+            *self._options,
+            env=self._env,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def __enter__(self) -> Mounted:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Unmount and wait for the daemon's end."""
+        done = vfsmount("umount", "--lazy", self.path, "--state-dir", self.state, *options, env=self._env)
+        return done
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        import msgspec
+
+        (record,) = (self.state / "mounts").glob("*.json")
+        return int(msgspec.json.decode(record.read_bytes())["pid"])
+
+    def kill(self) -> None:
+        """End the daemon as a power cut would."""
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 20
+        while _runs(pid):
+            assert time.monotonic() < end, "the daemon does not die"
+            time.sleep(0.02)
+
+    def warnings(self) -> list[str]:
+        """Lines of the log at WARNING and above."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return [
+            line for line in lines if any(f" {level} " in line for level in ("WARNING", "ERROR", "CRITICAL"))
+        ]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def run(*command: str | Path, cwd: Path | None = None, timeout: float = 120) -> str:
+    """Run a program that must succeed; its standard output."""
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        errors="surrogateescape",
+    )
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
