@@ -7,7 +7,7 @@ import threading
 import httpx
 import pytest
 
-from tests.support.embedded import Embedded
+from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
 
 DATA = b"0123456789"
@@ -53,8 +53,7 @@ def test_stalled_call_goes_on_when_released(both: Embedded) -> None:
     waiting = threading.Thread(target=lambda: replies.append(client.call("GET", "/folders")))
     both.reset_calls()
     waiting.start()
-    while both.count("GET", "/folders") == 0:  # until it is inside
-        pass
+    eventually(lambda: both.count("GET", "/folders") == 1)
     assert not replies
     both.faults({"release": True})
     waiting.join(timeout=30)

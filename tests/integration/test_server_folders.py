@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.support import signing
-from tests.support.embedded import Embedded
+from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
 
 
@@ -131,10 +131,7 @@ def test_emptied_trash_frees_name_and_disk(new_server: Embedded) -> None:
     client = new_server.client("owner")
     client.call("DELETE", "/folders", {"id": folder})
     assert client.call("POST", "/folders/delete-from-trash-bin", {"id": folder}).status_code == 204
-    for _ in range(1000):  # the removal is a background task of the server
-        if _gone(new_server, folder):
-            break
-    assert _gone(new_server, folder)
+    eventually(lambda: _gone(new_server, folder))
     assert not new_server.folder_dir(folder).exists()
     assert client.call("POST", "/folders", {"name": name}).status_code == 201
 
@@ -148,10 +145,7 @@ def test_delete_by_name_takes_no_id_in_the_new_dialect(new_server: Embedded) -> 
 def test_old_delete_is_final(old_server: Embedded) -> None:
     name, folder = fresh(old_server)
     assert old_server.client("owner").call("DELETE", f"/folders/{name}").status_code == 204
-    for _ in range(1000):
-        if _gone(old_server, folder):
-            break
-    assert _gone(old_server, folder)
+    eventually(lambda: _gone(old_server, folder))
     assert not old_server.folder_dir(folder).exists()
 
 

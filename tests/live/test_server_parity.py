@@ -83,6 +83,8 @@ STEPS: list[Step] = [
     # --- who are you
     ("version", lambda a: _unsigned(a, "GET", "/")),
     ("auth get", lambda a: answer(a.owner.call("GET", "/auth?echo=hi"))),
+    ("auth without echo", lambda a: answer(a.owner.call("GET", "/auth"))),
+    ("auth blank echo", lambda a: answer(a.owner.call("POST", "/auth", {"echo": ""}))),
     ("auth post", lambda a: answer(a.owner.call("POST", "/auth", {"echo": "hi"}))),
     ("role", lambda a: answer(a.owner.call("GET", "/auth/role"))),
     ("skew 840", lambda a: _dated(a, seconds=-840)),

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -227,6 +228,18 @@ class Embedded:
     def reset_calls(self) -> None:
         """Count from zero."""
         self._control.post("/__calls/reset")
+
+
+def eventually(check: Callable[[], bool], deadline_s: float = 30) -> None:
+    """Ask until `check` says yes: for what a server does in the background.
+
+    Raises:
+        AssertionError: it did not within `deadline_s`.
+    """
+    end = time.monotonic() + deadline_s
+    while not check():
+        assert time.monotonic() < end, f"still not so after {deadline_s} s"
+        time.sleep(0.01)
 
 
 def _arguments(options: dict[str, Any]) -> list[str]:

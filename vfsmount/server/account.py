@@ -10,8 +10,9 @@ from hmac import compare_digest
 from aiohttp import web
 
 from vfsmount.server import params
+from vfsmount.server.dialect import Dialect
 from vfsmount.server.faults import Order
-from vfsmount.server.params import Field
+from vfsmount.server.params import REQUIRED, Field
 from vfsmount.server.problems import Problem
 from vfsmount.server.records import Records, User
 from vfsmount.server.state import Call, Route
@@ -105,16 +106,14 @@ async def health(call: Call) -> web.Response:
     return web.json_response({"status": "ok", "version": call.dialect.manager_version})
 
 
-_ECHO = (Field("echo", params.any_text, ""),)
-
-
-def routes(*, signed_status: bool) -> tuple[Route, ...]:
-    """The table; 26.x wants even maintenance questions signed."""
-    open_or_signed = "user" if signed_status else "none"
+def routes(dialect: Dialect) -> tuple[Route, ...]:
+    """The table; 26.x wants even maintenance questions signed, 23.09 something to echo."""
+    open_or_signed = "user" if dialect.codes else "none"
+    echo = (Field("echo", params.text, REQUIRED if dialect.strict else ""),)
     return (
         Route("GET", "/", version, role="none"),
-        Route("GET", "/auth", probe, _ECHO),
-        Route("POST", "/auth", probe, _ECHO),
+        Route("GET", "/auth", probe, echo),
+        Route("POST", "/auth", probe, echo),
         Route("GET", "/auth/role", role, (Field("group", params.optional(params.hex_id), None),)),
         Route("POST", "/auth/authorize", authorize, _AUTHORIZE, role="none"),
         Route("GET", "/manager/status", status, role=open_or_signed),  # type: ignore[arg-type]

@@ -28,6 +28,8 @@ from vfsmount.server import (
     files,
     folders,
     graphql,
+    hosts,
+    removal,
     sessions,
     sharing,
     uploads,
@@ -50,10 +52,12 @@ _STOP_S = 1.0  # patience with running calls at the end
 def routes(dialect: Dialect) -> list[Route]:
     """Every manager call of one dialect."""
     tables = (
-        account.routes(signed_status=dialect.codes),
+        account.routes(dialect),
         sessions.ROUTES,
         # Literal paths below /folders/ before those with a folder's name in them.
+        hosts.ROUTES,
         sharing.ROUTES,
+        removal.ROUTES,
         folders.ROUTES,
         files.ROUTES,
         dotfiles.ROUTES,
@@ -110,7 +114,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[str]:
     ):
         records = Records(settings.data / "server.sqlite")
         server = _server(settings, records, storage_socket)
-        folders.recover(server)
+        removal.recover(server)
         runners = [
             await _listen(manager_app(server), manager_socket, server.dialect.manager_keepalive_s),
             await _listen(storage_app(server), storage_socket, server.dialect.storage_keepalive_s),

@@ -40,8 +40,10 @@ async def download(request: web.Request) -> web.StreamResponse:
     try:
         path = _find(server, claims, dst_dir)
         regular = path.is_file()
-    except OSError:  # a name over 255 bytes, or unreadable
+    except OSError:  # a name over 255 bytes, a path over 4096
         return crash()
+    if regular and not os.access(path, os.R_OK):
+        return crash()  # newer versions of aiohttp would say 403
     if regular:
         return _file(request, server.dialect, path)
     if request.query.get("archive", "").lower() in _TRUE and path.is_dir():

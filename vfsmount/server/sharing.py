@@ -232,9 +232,15 @@ async def update_shared(call: Call) -> web.Response:
 
 async def update_sharing(call: Call) -> web.Response:
     """The same for several users at once (26.x)."""
-    for item in call.params["user_perm"]:
-        user = params.hex_id(item.get("user_id"), call.dialect)
-        _set_grant(call, call.params["vfolder"], user, item.get("perm"))
+    try:
+        wanted = [
+            (params.hex_id(i.get("user_id"), call.dialect), _LEVEL(i.get("perm"), call.dialect))
+            for i in call.params["user_perm"]
+        ]
+    except ValueError as e:
+        raise Problem("invalid-api-params", "Input validation error", {"user_perm": str(e)}) from None
+    for user, level in wanted:
+        _set_grant(call, call.params["vfolder"], user, level)
     return web.json_response({"msg": "shared vfolder permission updated"})
 
 
@@ -262,7 +268,8 @@ async def change_ownership(call: Call) -> web.Response:
 
 _PERM = Field("perm", params.permission, "rw", ("permission",))
 _PERM_REQUIRED = Field("perm", params.permission, aliases=("permission",))
-_PERM_OR_NULL = Field("perm", params.optional(params.permission), aliases=("permission",))
+_LEVEL = params.optional(params.permission)
+_PERM_OR_NULL = Field("perm", _LEVEL, aliases=("permission",))
 _INV_ID = (Field("inv_id", params.text),)
 _EMAILS = Field("emails", params.texts)
 _VFOLDER = Field("vfolder", params.hex_id)
