@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trio
 
 from tests.contract.conftest import Server, drop_folder, put
+from vfsmount.api import session
 from vfsmount.api.client import Client
 from vfsmount.api.dialect import Dialect
 from vfsmount.api.dotfiles import Dotfile
@@ -16,6 +19,7 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.errors import (
     AlreadyExists,
     AuthFailed,
+    ClockSkew,
     InvalidRequest,
     NotFound,
     NotSupported,
@@ -23,6 +27,7 @@ from vfsmount.errors import (
     RemoteUnavailable,
     VfsError,
 )
+from vfsmount.login_file import Login, write_login
 from vfsmount.values import Folder
 
 
@@ -249,6 +254,53 @@ async def test_wrong_key_names_the_variables(server: Server) -> None:
             with pytest.raises(AuthFailed, match="BACKEND_ACCESS_KEY and BACKEND_SECRET_KEY") as e:
                 await client.connect()
         assert bad.secret_key not in str(e.value) and bad.access_key not in str(e.value)
+
+
+@pytest.mark.parametrize(("minutes", "way"), [(-20, "behind"), (20, "ahead of")])
+async def test_wrong_clock_is_measured(server: Server, minutes: int, way: str) -> None:
+    def wrong() -> datetime:
+        return datetime.now(UTC) + timedelta(minutes=minutes)
+
+    async with Client(server.settings("owner"), now=wrong) as client:
+        with pytest.raises(ClockSkew, match=f"clock is 20 minutes {way} the server's"):
+            await client.connect()
+
+
+async def test_clock_a_little_wrong_is_fine(server: Server) -> None:
+    async with Client(
+        server.settings("owner"), now=lambda: datetime.now(UTC) - timedelta(minutes=14)
+    ) as client:
+        await client.connect()
+
+
+async def test_session_mode(server: Server, tmp_path: Path) -> None:
+    if server.embedded is None:
+        pytest.skip("the real server has no webserver in front")
+    environment = server.environment("owner")
+    path = tmp_path / "login.json"
+    settings = dataclasses.replace(
+        server.settings("owner"), mode="session", access_key="", secret_key="", cookie_file=path
+    )
+    with pytest.raises(AuthFailed):
+        await session.login(settings, environment["BACKEND_USER"], "wrong password")
+    cookie = await session.login(settings, environment["BACKEND_USER"], environment["BACKEND_PASSWORD"])
+    write_login(path, Login(settings.endpoints[0], cookie))
+    async with Client(settings) as client:
+        await client.connect()
+        made = await client.create_folder(f"session-{server.dialect.value.replace('.', '')}")
+        await put(Transfers(client), made, "f", b"through the webserver")
+        await drop_folder(client, made)
+        await session.logout(settings, cookie)
+        with pytest.raises(AuthFailed, match="vfsmount login"):
+            await client.list_folders()
+
+
+async def test_login_of_another_endpoint_is_not_sent(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "login.json"
+    write_login(path, Login("https://elsewhere.example", "secret-cookie-value"))
+    settings = dataclasses.replace(server.settings("owner"), mode="session", cookie_file=path)
+    with pytest.raises(AuthFailed, match="another endpoint"):
+        Client(settings)
 
 
 async def test_missing_key_names_the_variable(server: Server) -> None:

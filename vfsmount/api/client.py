@@ -6,6 +6,8 @@ content in `transfer`. Both generations of the server look the same from here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +18,7 @@ from vfsmount.api.dotfiles import DotfileCalls
 from vfsmount.api.files import FileCalls
 from vfsmount.api.governor import Governor
 from vfsmount.api.http import Http
-from vfsmount.api.manager import Manager
+from vfsmount.api.manager import Manager, utc_now
 from vfsmount.api.session import stored_cookie
 from vfsmount.api.sharing import SharingCalls
 from vfsmount.api.tasks import TaskCalls
@@ -30,15 +32,21 @@ class Client(FileCalls, SharingCalls, DotfileCalls, TaskCalls):
         http: the connections, shared with `Transfers`.
     """
 
-    def __init__(self, settings: ApiSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        settings: ApiSettings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
         """
         Args:
-            transport: used instead of the network, by tests.
+            transport, now: used instead of the network and the clock, by tests.
         """
         self._settings = settings
         self._warned = set()
         self.http = Http(settings, transport)
-        self._manager = Manager(settings, self.http, cookie=stored_cookie(settings))
+        self._manager = Manager(settings, self.http, cookie=stored_cookie(settings), now=now)
 
     @property
     def info(self) -> ServerInfo:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,6 +63,11 @@ class Reply:
         return self.json if isinstance(self.json, dict) else {}
 
 
+def utc_now() -> datetime:
+    """The time requests are signed with."""
+    return datetime.now(UTC)
+
+
 class Manager:
     """One manager behind one or several endpoints.
 
@@ -71,12 +76,15 @@ class Manager:
         clock_offset_s: the server's clock minus ours, from its last ``Date``; to the second.
     """
 
-    def __init__(self, settings: ApiSettings, http: Http, *, cookie: str = "") -> None:
+    def __init__(
+        self, settings: ApiSettings, http: Http, *, cookie: str = "", now: Callable[[], datetime] = utc_now
+    ) -> None:
         if not settings.endpoints:
             raise ConfigError("no endpoint is set: set BACKEND_ENDPOINT")
         self._settings = settings
         self._http = http
         self._cookie = cookie
+        self._now = now
         self._endpoints = list(settings.endpoints)
         random.shuffle(self._endpoints)  # spreads many clients over the endpoints (contract 1.1)
         self.governor = Governor()
@@ -211,7 +219,7 @@ class Manager:
             url = httpx.URL(self._endpoints[0].rstrip("/") + prefix + target)
         except httpx.InvalidURL as e:
             raise ConfigError("BACKEND_ENDPOINT holds no usable address") from e
-        now = datetime.now(UTC)
+        now = self._now()
         headers = {
             "Host": url.netloc.decode("ascii"),
             "Date": date_header(now),
@@ -251,7 +259,7 @@ class Manager:
         """Take the clock and the rate counters from a reply."""
         try:
             there = parsedate_to_datetime(response.headers["Date"])
-            self.clock_offset_s = (there - datetime.now(UTC)).total_seconds()
+            self.clock_offset_s = (there - self._now()).total_seconds()
         except (KeyError, ValueError, TypeError):
             pass
         if response.status_code == 429 or not signed:
