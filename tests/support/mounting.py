@@ -75,8 +75,7 @@ class Mounted:
 
     def stop(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Unmount and wait for the daemon's end."""
-        done = vfsmount("umount", "--lazy", self.path, "--state-dir", self.state, *options, env=self._env)
-        return done
+        return vfsmount("umount", "--lazy", self.path, "--state-dir", self.state, *options, env=self._env)
 
     @property
     def pid(self) -> int:

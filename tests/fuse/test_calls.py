@@ -1,0 +1,82 @@
+"""The manager is slow and counts: how many calls everyday work costs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.embedded import Embedded
+from tests.support.mounting import Mounted, run
+
+FILES = 300
+
+
+@pytest.fixture(scope="module", params=["23.09", "26"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """A server whose owner has a folder of 300 files."""
+    with Embedded(tmp_path_factory.mktemp("calls") / "data", dialect=request.param) as server:
+        directory = server.folder_dir(server.create_folder("owner", "many"))
+        for n in range(FILES):
+            (directory / f"f{n:03d}").write_text(f"content {n}")
+        yield server
+
+
+@pytest.fixture
+def mounted(server: Embedded, tmp_path: Path) -> Iterator[Mounted]:
+    """A fresh mount that has asked nothing yet; belief lasts longer than any test here."""
+    with Mounted(tmp_path, server.env("owner"), "--dir-ttl", "600", "--attr-ttl", "600") as mounted:
+        server.reset_calls()
+        yield mounted
+
+
+def manager_calls(server: Embedded) -> dict[tuple[str, str], int]:
+    # df and the desktop ask for the host's usage behind everybody's back, at most every five minutes
+    calls = {(m, r): n for (_, m, r), n in server.calls("manager").items()}
+    calls.pop(("GET", "/folders/_/hosts"), None)
+    calls.pop(("GET", "/folders"), None)  # the list of folders, every ten seconds when used
+    return calls
+
+
+def test_ls_l_of_300_files_costs_one_listing(server: Embedded, mounted: Mounted) -> None:
+    shown = run("ls", "-l", mounted.path / "many").splitlines()
+    assert len(shown) == FILES + 1
+    assert manager_calls(server) == {("GET", "/folders/{vf}/files"): 1}
+    run("ls", "-l", mounted.path / "many")
+    assert manager_calls(server) == {("GET", "/folders/{vf}/files"): 1}
+    assert not server.calls("storage")
+
+
+def test_reading_300_files_costs_one_token(server: Embedded, mounted: Mounted) -> None:
+    names = os.listdir(mounted.path / "many")
+    for name in names:
+        assert (mounted.path / "many" / name).read_text() == f"content {int(name[1:])}"
+    assert manager_calls(server) == {
+        ("GET", "/folders/{vf}/files"): 1,
+        ("POST", "/folders/{vf}/request-download"): 1,
+    }
+
+
+def test_copying_files_in_costs_one_call_each(server: Embedded, mounted: Mounted, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for n in range(40):
+        (source / f"n{n}").write_text(str(n))
+    run("cp", "-r", source, mounted.path / "many" / "copied")
+    calls = manager_calls(server)
+    assert calls.pop(("POST", "/folders/{vf}/request-upload")) == 40
+    assert calls.pop(("POST", "/folders/{vf}/mkdir")) == 1
+    # One listing, one token, and per-file tokens until a first download proves that the folder's serves all.
+    assert sum(calls.values()) <= 5, calls
+    run("rm", "-r", mounted.path / "many" / "copied")
+
+
+def test_missing_names_in_a_listed_directory_cost_nothing(server: Embedded, mounted: Mounted) -> None:
+    os.listdir(mounted.path / "many")
+    server.reset_calls()
+    for n in range(50):
+        assert not (mounted.path / "many" / f"missing{n}").exists()
+    assert manager_calls(server) == {}
+    assert not server.calls("storage")

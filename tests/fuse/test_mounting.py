@@ -1,0 +1,302 @@
+"""Coming and going: what the command says, and what is left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.embedded import Embedded
+from tests.support.mounting import VFSMOUNT, Mounted, clean_environment, run, vfsmount
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    with Embedded(tmp_path_factory.mktemp("server")) as server:
+        server.create_folder("owner", "data")
+        yield server
+        server.clear_faults()
+
+
+@pytest.fixture
+def env(server: Embedded) -> dict[str, str]:
+    server.clear_faults()
+    return server.env("owner")
+
+
+def is_mounted(path: Path) -> bool:
+    return any(line.split()[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def gone(mounted: Mounted) -> None:
+    """Wait until a mount has ended by itself."""
+    end = time.monotonic() + 20
+    while is_mounted(mounted.path) or list((mounted.state / "mounts").glob("*.json")):
+        assert time.monotonic() < end, "the daemon has not ended"
+        time.sleep(0.05)
+
+
+def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vfsmount: ")
+    return line
+
+
+def test_mount_answers_when_the_command_returns(env: dict[str, str], tmp_path: Path) -> None:
+    with Mounted(tmp_path, env) as mounted:
+        assert os.listdir(mounted.path) == ["data"]
+        assert is_mounted(mounted.path)
+    assert not is_mounted(mounted.path)
+    assert list((mounted.state / "staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["umount"], ["fusermount3", "-u"]])
+def test_system_tools_unmount(env: dict[str, str], tmp_path: Path, command: list[str]) -> None:
+    mounted = Mounted(tmp_path, env)
+    mounted.start()
+    (mounted.path / "data" / "f").write_text("x")
+    run(*command, mounted.path)
+    gone(mounted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_unmounts(env: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
+    mounted = Mounted(tmp_path, env)
+    mounted.start()
+    os.kill(mounted.pid, number)
+    gone(mounted)
+
+
+def test_foreground_serves_until_interrupted(env: dict[str, str], tmp_path: Path) -> None:
+    daemon = subprocess.Popen(
+        [*VFSMOUNT, tmp_path / "mnt", "-f", "--state-dir", tmp_path / "state"],
+        env=clean_environment(env),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert daemon.stderr is not None
+    while "mounted on" not in (line := daemon.stderr.readline()):
+        assert line, "ended before it was ready"
+    assert os.listdir(tmp_path / "mnt") == ["data"]
+    daemon.send_signal(signal.SIGINT)
+    assert daemon.wait(20) == 0
+    daemon.stderr.close()
+    assert not is_mounted(tmp_path / "mnt")
+
+
+def test_dead_mount_is_recognised_and_cleaned(env: dict[str, str], tmp_path: Path) -> None:
+    mounted = Mounted(tmp_path, env)
+    mounted.start()
+    mounted.kill()
+    with pytest.raises(OSError, check=lambda e: e.errno in (errno.ENOTCONN, errno.ECONNABORTED)):
+        os.listdir(mounted.path)
+    with mounted:
+        assert os.listdir(mounted.path) == ["data"]
+
+
+def test_content_of_a_dead_mount_is_kept(env: dict[str, str], tmp_path: Path) -> None:
+    mounted = Mounted(tmp_path, env)
+    mounted.start()
+    with pytest.raises(OSError), (mounted.path / "data" / "unfinished").open("wb", buffering=0) as f:
+        f.write(b"not closed yet")
+        mounted.kill()
+    mounted.start()
+    assert mounted.stop().returncode == 0
+    (kept,) = (mounted.state / "unsent").glob("crashed-*/*unfinished")
+    assert kept.read_bytes() == b"not closed yet"
+    assert any(str(kept.parent) in line for line in mounted.warnings())
+
+
+def test_second_mount_on_the_same_place_is_refused(env: dict[str, str], tmp_path: Path) -> None:
+    with Mounted(tmp_path, env) as mounted:
+        done = vfsmount(mounted.path, env=env)
+        assert done.returncode == 5
+        assert "mounted already" in one_sentence(done)
+        assert os.listdir(mounted.path) == ["data"]
+
+
+def test_unmounting_a_busy_mount_says_so(env: dict[str, str], tmp_path: Path) -> None:
+    with Mounted(tmp_path, env) as mounted:
+        done = vfsmount(
+            "umount", mounted.path, "--state-dir", mounted.state, env=env, cwd=mounted.path / "data"
+        )
+        assert done.returncode == 5
+        assert "in use" in one_sentence(done)
+
+
+def test_umount_names_what_could_not_be_sent(server: Embedded, env: dict[str, str], tmp_path: Path) -> None:
+    mounted = Mounted(tmp_path, env, "--deadline", "2")
+    mounted.start()
+    server.faults(
+        {"rules": [{"action": "status", "path": "/folders/*/request-upload", "status": 503, "times": None}]}
+    )
+    with pytest.raises(OSError):
+        (mounted.path / "data" / "lost.txt").write_text("precious")
+    done = mounted.stop()
+    server.clear_faults()
+    assert done.returncode == 6
+    assert "data/lost.txt" in done.stderr
+    (kept,) = (mounted.state / "unsent" / "data").iterdir()
+    assert str(kept) in done.stderr
+    assert kept.read_text() == "precious"
+
+
+def test_what_failed_is_sent_when_the_server_is_back(
+    server: Embedded, env: dict[str, str], tmp_path: Path
+) -> None:
+    with Mounted(tmp_path, env, "--deadline", "2") as mounted:
+        server.faults(
+            {
+                "rules": [
+                    {"action": "status", "path": "/folders/*/request-upload", "status": 503, "times": None}
+                ]
+            }
+        )
+        with pytest.raises(OSError):
+            (mounted.path / "data" / "later.txt").write_text("precious")
+        assert (mounted.path / "data" / "later.txt").read_text() == "precious"
+        server.clear_faults()
+        assert mounted.stop().returncode == 0
+    (folder,) = [f for f in server.client("owner").ok("GET", "/folders") if f["name"] == "data"]
+    assert (server.folder_dir(folder["id"]) / "later.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("half", ["manager", "storage"])
+def test_silent_server_gives_errors_not_hangs(
+    server: Embedded, env: dict[str, str], tmp_path: Path, half: str
+) -> None:
+    (folder,) = [f for f in server.client("owner").ok("GET", "/folders") if f["name"] == "data"]
+    (server.folder_dir(folder["id"]) / "there.txt").write_text("x")
+    with Mounted(tmp_path, env, "--deadline", "2", "--dir-ttl", "0", "--attr-ttl", "0") as mounted:
+        os.listdir(mounted.path / "data")
+        server.faults({"rules": [{"action": "stall", "half": half, "times": None}]})
+        codes = []
+        for code in (
+            "open(sys.argv[1] + '/there.txt').read()",
+            "open(sys.argv[1] + '/new.txt', 'w').write('x')",
+            "os.mkdir(sys.argv[1] + '/newdir' )",
+            "os.rename(sys.argv[1] + '/there.txt', sys.argv[1] + '/t2')",
+        ):
+            done = subprocess.run(
+                ["python3", "-c", f"import os,sys\n{code}", mounted.path / "data"],
+                capture_output=True,
+                text=True,
+                timeout=40,
+                check=False,
+            )
+            codes.append(done.returncode)
+            assert done.returncode == 0 or "Error" in done.stderr
+        assert any(codes)
+        server.clear_faults()
+        assert (mounted.path / "data" / "there.txt").exists() or (mounted.path / "data" / "t2").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"BACKEND_SECRET_KEY": "x" * 40}, 3, "BACKEND_SECRET_KEY"),
+        ({"BACKEND_ENDPOINT": "http://127.0.0.1:9"}, 4, "BACKEND_ENDPOINT"),
+        ({"BACKEND_ENDPOINT": "http://no-such-host.invalid"}, 4, "no-such-host.invalid"),
+        ({"BACKEND_ENDPOINT": "not a url"}, 2, "BACKEND_ENDPOINT"),
+        ({"BACKEND_ACCESS_KEY": ""}, 2, "BACKEND_ACCESS_KEY"),
+        ({"BACKEND_ENDPOINT_TYPE": "session"}, 3, "vfsmount login"),
+        ({"BACKEND_ENDPOINT_TYPE": "other"}, 2, "BACKEND_ENDPOINT_TYPE"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(
+    env: dict[str, str], tmp_path: Path, change: dict[str, str], status: int, says: str
+) -> None:
+    done = vfsmount(tmp_path / "mnt", env={**env, **change, "XDG_STATE_HOME": str(tmp_path)})
+    assert done.returncode == status
+    assert says in one_sentence(done)
+    assert not is_mounted(tmp_path / "mnt")
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed: run scripts/setup")
+def test_clock_that_is_off_is_one_sentence(env: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["faketime", "-f", "+20m", *VFSMOUNT, tmp_path / "mnt"],
+        env=clean_environment(env),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "20 minutes" in one_sentence(done)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        (["-o", "nonsense"], 2, "nonsense"),
+        (["-o", "uid=x"], 2, "uid"),
+        (["--data", "/tmp/x"], 2, "--embedded"),
+    ],
+)
+def test_wrong_options_are_one_sentence(
+    env: dict[str, str], tmp_path: Path, options: list[str], status: int, says: str
+) -> None:
+    done = vfsmount(tmp_path / "mnt", *options, env=env)
+    assert done.returncode == status
+    assert says in one_sentence(done)
+
+
+def test_mountpoint_that_is_a_file_is_one_sentence(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "mnt").write_text("x")
+    done = vfsmount(tmp_path / "mnt", env=env)
+    assert done.returncode == 5
+    assert "not a directory" in one_sentence(done)
+
+
+def test_owner_and_modes_follow_the_options(env: dict[str, str], tmp_path: Path) -> None:
+    with Mounted(tmp_path, env, "--uid", "1234", "--umask", "077", "-o", "gid=4321") as mounted:
+        shown = (mounted.path / "data").stat()
+        assert (shown.st_uid, shown.st_gid, shown.st_mode & 0o777) == (1234, 4321, 0o700)
+
+
+def test_embedded_server_comes_and_goes_with_the_mount(tmp_path: Path) -> None:
+    for _ in range(2):  # the second time on the same data
+        done = vfsmount(
+            tmp_path / "mnt",
+            "--embedded",
+            "--data",
+            tmp_path / "data",
+            "--state-dir",
+            tmp_path / "state",
+            env={},
+        )
+        assert done.returncode == 0, done.stderr
+        (tmp_path / "mnt" / "kept").mkdir(exist_ok=True)
+        with (tmp_path / "mnt" / "kept" / "log").open("a") as f:
+            f.write("once\n")
+        done = vfsmount("umount", tmp_path / "mnt", "--state-dir", tmp_path / "state", env={})
+        assert done.returncode == 0, done.stderr
+    assert [p.read_text() for p in (tmp_path / "data" / "folders").glob("*/log")] == ["once\nonce\n"]
+    serving = subprocess.run(
+        ["pgrep", "-f", f"serve --data {tmp_path / 'data'}"], capture_output=True, check=False
+    )
+    assert serving.stdout == b""
+
+
+def test_no_secret_is_shown_anywhere(server: Embedded, env: dict[str, str], tmp_path: Path) -> None:
+    server.faults({"rules": [{"action": "refuse_token", "half": "storage", "times": 1}]})
+    with Mounted(tmp_path, env) as mounted:
+        (mounted.path / "data" / "secretive").write_text("content")
+        assert (mounted.path / "data" / "secretive").read_text() == "content"
+        (mounted.path / "data" / "secretive").unlink()
+        shown = Path(f"/proc/{mounted.pid}/cmdline").read_bytes().decode()
+    log = mounted.log.read_text()
+    assert "request-upload" in log  # it is the log of what was done
+    for secret in (env["BACKEND_SECRET_KEY"], "token=", "eyJ", "signMethod"):
+        assert secret not in log
+        assert secret not in shown
