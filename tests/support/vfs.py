@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -172,3 +172,20 @@ async def serving(
                 nursery.cancel_scope.cancel()
     finally:
         area.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let other tasks run until something has happened."""
+    with trio.fail_after(20):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+def stall(server: Embedded, method: str, path: str, times: int | None = 1) -> None:
+    """Have the server keep the next such calls unanswered until `release`."""
+    server.faults({"rules": [{"action": "stall", "method": method, "path": path, "times": times}]})
+
+
+def release(server: Embedded) -> None:
+    """Let the stalled calls go on."""
+    server.faults({"release": True})

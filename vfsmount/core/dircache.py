@@ -22,6 +22,7 @@ class ListingState:
         fetched_at: when the last listing was asked for; -inf when it is no longer believed.
         cut: the server may have left names out, so a missing name is unknown.
         changed: name → number of our last change to it, while a fetch is in flight.
+        expiries: how often it was expired; a listing asked for before the last time proves nothing.
     """
 
     fetched_at: float = float("-inf")
@@ -29,6 +30,7 @@ class ListingState:
     change_no: int = 0
     fetches: int = 0
     changed: dict[bytes, int] = field(default_factory=dict)
+    expiries: int = 0
 
     def fresh(self, now: float, ttl: float) -> bool:
         return now - self.fetched_at < ttl
@@ -44,6 +46,7 @@ class Ticket:
 
     change_no: int
     asked_at: float
+    expiries: int
 
 
 def state_of(directory: Node) -> ListingState:
@@ -59,7 +62,7 @@ def begin_fetch(directory: Node, now: float) -> Ticket:
     """A listing is about to be asked for."""
     state = state_of(directory)
     state.fetches += 1
-    return Ticket(state.change_no, now)
+    return Ticket(state.change_no, now, state.expiries)
 
 
 def abandon_fetch(directory: Node) -> None:
@@ -80,7 +83,9 @@ def record_change(directory: Node, name: bytes) -> None:
 
 def expire(directory: Node) -> None:
     """Believe the directory no longer, as after a change whose outcome is unknown."""
-    state_of(directory).fetched_at = float("-inf")
+    state = state_of(directory)
+    state.fetched_at = float("-inf")
+    state.expiries += 1
 
 
 def known_empty(directory: Node, now: float) -> None:
@@ -96,12 +101,16 @@ def merge(
     listing: Listing,
     update: Callable[[Node, RemoteEntry], None],
     hidden: Callable[[bytes], bool],
+    keep: Callable[[Node], bool],
 ) -> None:
     """Make the tree say what the listing says, except where we know better.
 
     Args:
         update: takes a listed entry's attributes into its node.
         hidden: names that do not show on the mount.
+        keep: nodes that stay whatever the listing says, such as those with unsent content in them.
+            (If the server had the file and somebody removed it there, sending it again is what
+            keeps the data.)
     """
     state = state_of(directory)
     newer = {name for name, no in state.changed.items() if no > ticket.change_no}
@@ -111,7 +120,9 @@ def merge(
             continue
         seen.add(entry.name)
         node = directory.entries.get(entry.name)
-        if node is not None and node.kind is not entry.kind and node.staged is None:
+        if node is not None and node.kind is not entry.kind:
+            if keep(node):
+                continue
             inodes.unlink(node)
             node = None
         if node is None:
@@ -120,10 +131,9 @@ def merge(
     if not listing.cut:
         for name in [n for n in directory.entries if n not in seen]:
             node = directory.entries[name]
-            # Unsent content is ours to keep: the server cannot know it yet. (If the server had the
-            # file and somebody removed it there, sending it again is what keeps the data.)
-            if node.staged is None and not any(n.staged is not None for n in inodes.subtree(node)):
+            if not keep(node):
                 inodes.unlink(node)
     abandon_fetch(directory)
     state.cut = listing.cut
-    state.fetched_at = max(state.fetched_at, ticket.asked_at)
+    if state.expiries == ticket.expiries:
+        state.fetched_at = max(state.fetched_at, ticket.asked_at)

@@ -13,7 +13,7 @@ import time
 import urllib.parse
 from pathlib import Path
 
-from vfsmount.errors import LocalIOError, NoSpace
+from vfsmount.errors import NoSpace
 from vfsmount.store.syscalls import in_thread, local_error
 
 
@@ -23,27 +23,34 @@ class StagingFile:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
+        self._reads = 0  # under way in threads: the descriptor stays until the last of them is back
+        self._closed = False
         self.size = 0
 
     async def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the file."""
-        return await in_thread(lambda: os.pread(self._fd, length, offset))
+        self._reads += 1
+        try:
+            return await in_thread(lambda: os.pread(self._fd, length, offset))
+        finally:
+            self._reads -= 1
+            self._close_if_unused()
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write all of `data`, or raise NoSpace or LocalIOError with the size as it was."""
 
         def write_all() -> None:
             view, at = memoryview(data), offset
-            while view:
-                done = os.pwrite(self._fd, view, at)
-                view, at = view[done:], at + done
+            try:
+                while view:
+                    done = os.pwrite(self._fd, view, at)
+                    view, at = view[done:], at + done
+            except OSError:
+                # A write that failed halfway must not leave a longer file behind.
+                os.ftruncate(self._fd, self.size)
+                raise
 
-        try:
-            await in_thread(write_all)
-        except (NoSpace, LocalIOError):
-            # A write that failed halfway must not leave a longer file behind.
-            await in_thread(lambda: os.ftruncate(self._fd, self.size))
-            raise
+        await in_thread(write_all)
         self.size = max(self.size, offset + len(data))
 
     async def truncate(self, size: int) -> None:
@@ -52,11 +59,16 @@ class StagingFile:
         self.size = size
 
     def close(self) -> None:
-        """Let go of the file and delete it."""
-        if self._fd >= 0:
+        """Let go of the file and delete it; reads under way still get their bytes."""
+        if not self._closed:
+            self._closed = True
+            self.path.unlink(missing_ok=True)
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._closed and not self._reads and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self.path.unlink(missing_ok=True)
 
 
 class StagingArea:
@@ -76,17 +88,24 @@ class StagingArea:
         self._base = base
         self.directory = base / f"{os.getpid()}-{time.time_ns():x}"
         self.directory.mkdir(mode=0o700)
-        self._lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        # Locked before it has the name by which others know a mount's directory: one that is there
+        # and not locked is a dead mount's.
+        new = self.directory / "lock.new"
+        self._lock = os.open(new, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        new.rename(self.directory / "lock")
         self._count = 0
 
     def adopt_leftovers(self) -> list[Path]:
         """Move what dead mounts left behind to `unsent` and return where it is now."""
         adopted = []
         for old in sorted(self._base.iterdir()):
-            if old == self.directory or not (old / "lock").exists():
+            if old == self.directory:
                 continue
-            fd = os.open(old / "lock", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fd = os.open(old / "lock", os.O_RDWR | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # about to begin, or another new mount was faster
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Held until the directory is gone from here, so two new mounts do not both take it.

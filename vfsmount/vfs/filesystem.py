@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import trio
@@ -238,15 +238,13 @@ class Filesystem:
             raise IsADirectory("this is a directory")
         self._refuse_link(node)
         handle = self._handles.get(fh) if fh is not None else None
-        await self._writer.truncate(node, handle.epoch if handle and handle.met else None, size)
-        if handle is not None:
-            handle.epoch, handle.met = node.epoch, True
-        if not node.writers:
-            # truncate(2) on a path: no close will follow that could send it
-            try:
+        with self._writer.holding(node):
+            await self._writer.truncate(node, handle.epoch if handle and handle.met else None, size)
+            if handle is not None:
+                handle.epoch, handle.met = node.epoch, True
+            else:
+                # truncate(2) on a path: no close will follow that could send it
                 await self._writer.flush(node)
-            finally:
-                self._writer.let_go(node)
 
     # --- directories ---------------------------------------------------------------------------
 
@@ -264,12 +262,14 @@ class Filesystem:
         await self._metadata.refresh(node)
         fh = self._new_fh()
         self._dir_handles[fh] = _DirHandle(node)
+        node.opens += 1  # keeps the listing here while somebody reads it
         return fh
 
-    async def readdir(self, fh: int, offset: int) -> list[tuple[bytes, Attr]]:
+    async def readdir(self, fh: int, offset: int) -> Iterator[tuple[bytes, Attr]]:
         """Entries from `offset` (0: from a fresh look; n: after the n-th) of an open directory.
 
-        The order is frozen at offset 0, so an offset means the same until the next rewind.
+        The order is frozen at offset 0, so an offset means the same until the next rewind. Lazy,
+        because the kernel takes a page at a time: take what you need before the next await.
         """
         handle = self._dir_handles.get(fh)
         if handle is None:
@@ -278,7 +278,10 @@ class Filesystem:
             if not handle.node.unlinked:
                 await self._metadata.refresh(handle.node)
             handle.entries = self._snapshot(handle.node)
-        return [(name, self._attr(node)) for name, node in handle.entries[offset:]]
+        entries = handle.entries
+        return (
+            (name, self._attr(node)) for name, node in map(entries.__getitem__, range(offset, len(entries)))
+        )
 
     def _snapshot(self, node: Node) -> list[tuple[bytes, Node]]:
         dots = [(b".", node), (b"..", node.parent or self._inodes.root)]
@@ -297,7 +300,10 @@ class Filesystem:
 
     def releasedir(self, fh: int) -> None:
         """The last close of a directory handle."""
-        self._dir_handles.pop(fh, None)
+        handle = self._dir_handles.pop(fh, None)
+        if handle is not None:
+            handle.node.opens -= 1
+            self._inodes.released(handle.node)
 
     async def mkdir(self, parent: int, name: bytes, mode: int) -> Attr:
         """As mkdir(2); counts as a lookup."""
@@ -379,7 +385,11 @@ class Filesystem:
         node = await self._namespace.create(directory, name, mode & 0o7777, exclusive=exclusive)
         fh = self._register(node, flags) if node.staged is not None else (await self.open(node.ino, flags)).fh
         if node.staged is not None and flags & os.O_TRUNC and node.size:
-            await self._writer.truncate(node, None, 0)
+            try:
+                await self._writer.truncate(node, None, 0)
+            except BaseException:
+                self._close(fh)
+                raise
         self._inodes.looked_up(node)
         return fh, self._attr(node)
 
@@ -414,12 +424,19 @@ class Filesystem:
         """As pwrite(2), always all of `data`; an O_APPEND handle writes at the end. Returns where it went."""
         handle = self._handle(fh)
         node = handle.node
-        if not handle.met:
-            handle.epoch = node.epoch
         at = None if handle.flags & os.O_APPEND else offset
-        written_at = await self._writer.write(node, handle.epoch, at, data)
-        handle.met = True
-        return written_at
+        for last in (False, False, True):
+            if not handle.met:
+                handle.epoch = node.epoch
+            try:
+                written_at = await self._writer.write(node, handle.epoch, at, data)
+            except Stale:
+                if last or handle.met or node.unlinked:
+                    raise
+                continue  # replaced since it was listed, but this handle has shown nothing of it yet
+            handle.met = True
+            return written_at
+        raise AssertionError("unreachable")
 
     def ino_of(self, fh: int) -> Ino:
         """The inode an open file handle belongs to."""

@@ -17,7 +17,15 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.foldernames import shown_folders
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.errors import AuthFailed, IsADirectory, NotADirectory, NotFound, RangeOutside, RemoteUnavailable
+from vfsmount.errors import (
+    AuthFailed,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    RangeOutside,
+    RateLimited,
+    RemoteUnavailable,
+)
 from vfsmount.log import event
 from vfsmount.values import Folder, Kind, RemoteEntry, Validator
 from vfsmount.vfs.paths import PathGate, child_path, folder_of, hidden, remote_path
@@ -62,7 +70,8 @@ class Metadata:
 
         Raises:
             NotADirectory, NotFound, RemoteUnavailable and what else a listing may meet. When the
-            server cannot be reached and an older listing is held, that is used instead.
+            server cannot be reached and an older listing is held, that is used instead, except
+            where `max_age_s` was given: who asks for a fresh look wants no old one.
         """
         if not directory.is_dir:
             raise NotADirectory("not a directory")
@@ -71,7 +80,7 @@ class Metadata:
             if waiting is not None:
                 await waiting.wait()
                 continue
-            await self._fetch(directory)
+            await self._fetch(directory, old_will_do=max_age_s is None)
             return
 
     def _is_fresh(self, directory: Node, max_age_s: float | None) -> bool:
@@ -82,16 +91,16 @@ class Metadata:
         """Seconds for which this directory's listing is believed."""
         return self._policy.folder_ttl_s if directory is self._inodes.root else self._policy.dir_ttl_s
 
-    async def _fetch(self, directory: Node) -> None:
-        had_listing = directory.listing.fetched_at > float("-inf")
+    async def _fetch(self, directory: Node, *, old_will_do: bool) -> None:
+        old_will_do = old_will_do and directory.listing.fetched_at > float("-inf")
         done = self._in_flight[directory] = trio.Event()
         try:
             if directory is self._inodes.root:
                 await self._fetch_folders()
             else:
                 await self._fetch_listing(directory)
-        except (RemoteUnavailable, AuthFailed) as e:
-            if not had_listing:
+        except (RemoteUnavailable, AuthFailed, RateLimited) as e:
+            if not old_will_do:
                 raise
             event(_log, logging.DEBUG, "listing.stale", ino=directory.ino, error=type(e).__name__)
         finally:
@@ -124,20 +133,37 @@ class Metadata:
             listing,
             lambda node, entry: self._listed(node, entry, ticket.asked_at),
             lambda name: hidden(directory, name),
+            self._must_stay,
         )
+
+    def _must_stay(self, node: Node) -> bool:
+        """Whether a node stays although the server does not show it (any more).
+
+        Unsent content is ours to keep: the server cannot know it yet. And while we rename
+        something, it may have moved there before we hear of it.
+        """
+        return self._gate.holds_moving(node) or any(n.staged is not None for n in self._inodes.subtree(node))
 
     def _make_room(self, needed_by: Node) -> None:
         if len(self._inodes) < MAX_NODES:
             return
-        listed = [
-            n for n in self._inodes if n.is_dir and n.entries and n.parent is not None and n is not needed_by
-        ]
+        listed = [n for n in self._inodes if n is not needed_by and self._may_shed(n)]
         listed.sort(key=lambda n: dircache.state_of(n).fetched_at)
         for directory in listed:
-            if not directory.is_folder_root:
-                self._inodes.shed(directory)
+            self._inodes.shed(directory)
             if len(self._inodes) < MAX_NODES * 3 // 4:
                 return
+
+    def _may_shed(self, node: Node) -> bool:
+        """Whether a listing may go: nobody reads the directory, and none of it is under way."""
+        return (
+            node.is_dir
+            and bool(node.entries)
+            and node.parent is not None
+            and not node.is_folder_root
+            and not node.opens
+            and node not in self._in_flight
+        )
 
     # --- names ---------------------------------------------------------------------------------
 
@@ -180,11 +206,16 @@ class Metadata:
         except IsADirectory:
             kind = Kind.DIRECTORY
         except NotFound:
-            if (known := parent.entries.get(name)) is not None and known.staged is None:
+            known = parent.entries.get(name)
+            if known is not None and self._must_stay(known):
+                return known
+            if known is not None:
                 self._inodes.unlink(known)
             raise
         known = parent.entries.get(name)
-        if known is not None and known.kind not in (kind, Kind.SYMLINK) and known.staged is None:
+        if known is not None and known.kind not in (kind, Kind.SYMLINK):
+            if self._must_stay(known):
+                return known
             self._inodes.unlink(known)
             known = None
         if known is None:
@@ -244,12 +275,10 @@ class Metadata:
 
     def vanished(self, node: Node, path: str) -> None:
         """The server says the name is gone; believe it unless it is ours to bring back."""
-        if node.unlinked or node.parent is None or node.staged is not None:
+        if node.unlinked or node.parent is None or self._must_stay(node):
             return
         if remote_path(node) != path:
             return  # renamed meanwhile: the answer was about the old name
-        if any(n.staged is not None for n in self._inodes.subtree(node)):
-            return
         dircache.expire(node.parent)
         self._inodes.unlink(node)
         self._changed(node)
@@ -273,6 +302,9 @@ class Metadata:
                     await self._transfers.revalidate(folder_of(node), path, node.validator) or node.validator
                 )
         except NotFound:
+            if self._gate.is_moving(node) or (not node.unlinked and remote_path(node) != path):
+                await self.revalidate(node)  # asked under a name that it was just losing
+                return
             self.vanished(node, path)
             raise
         except RangeOutside:

@@ -126,9 +126,14 @@ class Namespace:
         if node.is_dir:
             raise IsADirectory("this is a directory")
         self._refuse_link(node)
-        if node.opens and node.staged is None:
-            await self._writer.make_local(node)
+        with self._writer.holding(node):
+            if node.opens and node.staged is None:
+                await self._writer.make_local(node)
+            await self._unlink(parent, name, node)
+
+    async def _unlink(self, parent: Node, name: bytes, node: Node) -> None:
         async with self._gate.moving(node), self._writer.exclusive_below(node):
+            self._require_still(node, parent, name)
             if node.staged is None or not node.staged.created_here:
                 await self._delete(parent, node, recursive=False)
             self._gone(parent, node)
@@ -148,6 +153,7 @@ class Namespace:
             await self._delete_folder(node)
             return
         async with self._gate.moving(node):
+            self._require_still(node, parent, name)
             if node.entries:
                 raise NotEmpty("the directory is not empty")
             await self._delete(parent, node, recursive=True)
@@ -196,9 +202,12 @@ class Namespace:
             await self._rename_folder(node, target, new_name)
             return
         self._refuse_link(node)
-        if target is not None:
+        if target is None:
+            await self._move(parent, name, node, None, new_parent, new_name)
+            return
+        with self._writer.holding(target):
             await self._check_replaceable(node, target)
-        await self._move(node, target, new_parent, new_name)
+            await self._move(parent, name, node, target, new_parent, new_name)
 
     async def _check_replaceable(self, node: Node, target: Node) -> None:
         self._refuse_link(target)
@@ -211,17 +220,26 @@ class Namespace:
         elif target.opens and target.staged is None:
             await self._writer.make_local(target)
 
-    async def _move(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
-        parent = node.parent
-        assert parent is not None
-        old_name = node.name
+    async def _move(
+        self,
+        parent: Node,
+        old_name: bytes,
+        node: Node,
+        target: Node | None,
+        new_parent: Node,
+        new_name: bytes,
+    ) -> None:
         async with self._gate.moving(node), self._writer.exclusive_below(node, target):
-            if node.parent is not parent or node.name != old_name:
-                raise NotFound("the file was renamed meanwhile")
+            self._require_still(node, parent, old_name)
+            if new_parent.unlinked:
+                raise NotFound("the directory was removed meanwhile")
+            if target is not None and target.entries:
+                raise NotEmpty("the directory is not empty")
+            current = new_parent.entries.get(new_name)
             if node.staged is None or not node.staged.created_here:
                 with self._unknown_if_lost(parent, new_parent):
                     await self._move_remote(node, target, new_parent, new_name)
-            elif target is not None and target.is_dir:
+            elif current is not None and current.is_dir:
                 raise IsADirectory("a file cannot replace a directory")
             # no await until the tree says what the server has
             current = new_parent.entries.get(new_name)
@@ -282,7 +300,8 @@ class Namespace:
         async with self._gate.moving(node), self._writer.exclusive_below(node):
             await self._client.rename_folder(folder, name)
             old = node.name
-            self._inodes.rename(node, self._inodes.root, new_name)
+            if new_name not in self._inodes.root.entries:  # else a new list of folders came first
+                self._inodes.rename(node, self._inodes.root, new_name)
             for changed in (old, new_name):
                 self._changed(self._inodes.root, changed)
             dircache.expire(self._inodes.root)
@@ -304,6 +323,12 @@ class Namespace:
             self._gone(self._inodes.root, node)
 
     # --- shared --------------------------------------------------------------------------------
+
+    @staticmethod
+    def _require_still(node: Node, parent: Node, name: bytes) -> None:
+        """The node has the name it was looked up by; a rename we waited for may have changed it."""
+        if node.parent is not parent or node.name != name:
+            raise NotFound("the file was renamed meanwhile")
 
     @staticmethod
     def _refuse_link(node: Node) -> None:

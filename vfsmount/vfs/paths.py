@@ -97,12 +97,16 @@ class PathGate:
 
     async def settled(self, node: Node) -> None:
         """Wait until nobody is renaming the node or a directory above it."""
-        while event := self._moving_above(node):
+        while (event := self._moving_above(node)) is not None:
             await event.wait()
 
     def is_moving(self, node: Node) -> bool:
         """Whether the node's path is about to change."""
         return self._moving_above(node) is not None
+
+    def holds_moving(self, node: Node) -> bool:
+        """Whether the path of the node, or of one below it, is about to change."""
+        return self.is_moving(node) or any(InodeTable.is_below(moving, node) for moving in self._moving)
 
     def _moving_above(self, node: Node) -> trio.Event | None:
         at: Node | None = node

@@ -18,6 +18,7 @@ class MountPolicy:
         attr_ttl_s: how long attributes of an open file are believed.
         folder_ttl_s: how long the list of vfolders is believed; one manager call each time.
         deadline_s: every request is answered within this.
+        retry_every_s: how often what a close could not send is tried again.
         only: names of the vfolders to show; all when empty.
     """
 
@@ -29,6 +30,7 @@ class MountPolicy:
     attr_ttl_s: float = 1.0
     folder_ttl_s: float = 10.0
     deadline_s: float = 30.0
+    retry_every_s: float = 10.0
     memory: int = 256 << 20
     only: tuple[str, ...] = ()
 

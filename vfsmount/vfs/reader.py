@@ -99,6 +99,8 @@ class Reader:
         fetch = self._start(node, 0, 1)
         if fetch is not None:
             await wait_behind(fetch.pulse, fetch.done.wait)
+            if node.unlinked:
+                raise NotFound("the file was removed on the server")
             if fetch.error is not None and not isinstance(fetch.error, Stale):
                 raise fetch.error
 
@@ -154,6 +156,8 @@ class Reader:
     async def _fetch(self, node: Node, version: int, fetch: _Fetch) -> None:
         asked_at, known = trio.current_time(), node.validator
         await self._gate.settled(node)
+        if node.version != version:
+            return  # changed since it was asked for, perhaps cut shorter than where we would begin
         path = remote_path(node)
         start = fetch.first * BLOCK_SIZE
         try:
@@ -172,8 +176,10 @@ class Reader:
             await self._metadata.revalidate(node)
             raise Stale("the file was replaced on the server; open it again") from e
         self._metadata.confirm(node, reply.validator, asked_at)
-        if node.validator != reply.validator:
-            return  # a newer answer came first: whoever waits asks again
+        if node.validator != reply.validator or node.staged is not None:
+            # A newer answer came first, or content of our own: whoever waits asks again. While there
+            # is local content the validator still names what it was made from.
+            return
         for no in range(fetch.first, fetch.first + fetch.count):
             block = reply.data[(no - fetch.first) * BLOCK_SIZE :][:BLOCK_SIZE]
             self._blocks.put(BlockKey(node.ino, node.version, no), block)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import trio
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.errors import NotFound, RangeOutside, Stale, VfsError
+from vfsmount.errors import DeadlineExceeded, NotFound, RangeOutside, Stale, VfsError
 from vfsmount.log import event
 from vfsmount.store.staging import StagingArea, StagingFile, check_room
 from vfsmount.values import Kind
@@ -33,7 +33,6 @@ _log = logging.getLogger("vfsmount.vfs.writer")
 
 # Ranges of 4-16 MiB reach a real storage-proxy's full speed (contract 7).
 _FETCH_PIECE = 8 << 20
-RETRY_EVERY_S = 10.0
 
 
 @dataclass(slots=True)
@@ -119,6 +118,32 @@ class Writer:
                 del self._busy[node]
 
     @asynccontextmanager
+    async def _exclusive_settled(self, node: Node) -> AsyncIterator[Pulse]:
+        """`exclusive` while nobody is renaming the node or a directory above it.
+
+        A mover may be waiting for our lock; to wait for its end with the lock held would be for ever.
+        """
+        while True:
+            await self._gate.settled(node)
+            async with self.exclusive(node) as pulse:
+                if not self._gate.is_moving(node):
+                    yield pulse
+                    return
+
+    @contextmanager
+    def holding(self, node: Node | None) -> Iterator[None]:
+        """Local content of the node is not let go of meanwhile, whoever closes it."""
+        if node is None:
+            yield
+            return
+        node.writers += 1
+        try:
+            yield
+        finally:
+            node.writers -= 1
+            self.let_go(node)
+
+    @asynccontextmanager
     async def exclusive_below(self, *tops: Node | None) -> AsyncIterator[None]:
         """`exclusive` for every staged node at or below `tops`, in ascending inode order."""
         nodes = {
@@ -135,6 +160,8 @@ class Writer:
         """A new empty file, here only until its first flush. `mode`: permission bits."""
         file = await self._area.create(name)
         try:
+            # A directory that is being removed must not take in what would go with it unsent.
+            await self._gate.settled(parent)
             if name in parent.entries or parent.unlinked:
                 raise Stale("the directory changed meanwhile; try again")
             node = self._inodes.add(parent, name, Kind.FILE, mode=mode)
@@ -162,7 +189,7 @@ class Writer:
             Stale: somebody else replaced the file since it was opened (`epoch`).
             NoSpace: the staging disk is full; the content is as before.
         """
-        async with self.exclusive(node) as pulse:
+        async with self._exclusive_settled(node) as pulse:
             staged = await self._stage(node, epoch, node.size, pulse)
             at = staged.file.size if offset is None else offset
             await staged.file.write(at, data)
@@ -171,15 +198,15 @@ class Writer:
 
     async def truncate(self, node: Node, epoch: int | None, size: int) -> None:
         """Cut or extend to `size`; only what stays is fetched. `epoch` None: whatever version is there."""
-        async with self.exclusive(node) as pulse:
+        async with self._exclusive_settled(node) as pulse:
             staged = await self._stage(node, node.epoch if epoch is None else epoch, size, pulse)
             if staged.file.size != size or not staged.dirty:
                 await staged.file.truncate(size)
                 self._touched(node, staged)
 
     async def make_local(self, node: Node) -> None:
-        """Have the whole content here, unchanged, because its name is about to go."""
-        async with self.exclusive(node) as pulse:
+        """Have the whole content here, unchanged, because its name is about to go. Hold `holding`."""
+        async with self._exclusive_settled(node) as pulse:
             await self._stage(node, node.epoch, node.size, pulse)
 
     def _touched(self, node: Node, staged: StagedFile) -> None:
@@ -210,11 +237,11 @@ class Writer:
     async def _fetch_into(self, file: StagingFile, node: Node, size: int, pulse: Pulse) -> None:
         while file.size < size:
             await self._gate.settled(node)
-            asked_at = trio.current_time()
+            asked_at, path = trio.current_time(), remote_path(node)
             try:
                 reply = await self._transfers.read_range(
                     folder_of(node),
-                    remote_path(node),
+                    path,
                     file.size,
                     min(_FETCH_PIECE, size - file.size),
                     validator=node.validator,
@@ -222,6 +249,8 @@ class Writer:
                 )
             except (Stale, RangeOutside, NotFound) as e:
                 await self._metadata.revalidate(node)
+                if isinstance(e, NotFound) and remote_path(node) != path:
+                    continue  # renamed while we asked
                 raise Stale("the file was replaced on the server; open it again") from e
             epoch = node.epoch
             self._metadata.confirm(node, reply.validator, asked_at)
@@ -237,14 +266,11 @@ class Writer:
         Raises:
             VfsError: it is not there; it stays dirty here and is tried again.
         """
-        while self._needs_sending(node):
-            await self._gate.settled(node)
-            async with self.exclusive(node) as pulse:
-                if self._gate.is_moving(node):
-                    continue  # the mover waits for our lock, and we for its end
-                if self._needs_sending(node):
-                    await self._send(node, pulse)
-                return
+        if not self._needs_sending(node):
+            return
+        async with self._exclusive_settled(node) as pulse:
+            if self._needs_sending(node):
+                await self._send(node, pulse)
 
     @staticmethod
     def _needs_sending(node: Node) -> bool:
@@ -292,10 +318,11 @@ class Writer:
     async def run(self) -> None:
         """Try again, for ever, what a close could not send."""
         while True:
-            await trio.sleep(RETRY_EVERY_S)
+            await trio.sleep(self._policy.retry_every_s)
             for node in self.dirty:
                 staged: StagedFile | None = node.staged
-                if node.writers or staged is None or staged.error is None or not staged.error.retryable:
+                # No error and nobody who writes: a close ran out of time before it could learn one.
+                if node.writers or staged is None or (staged.error and not staged.error.retryable):
                     continue
                 try:
                     with within(self._policy.deadline_s):
@@ -303,16 +330,26 @@ class Writer:
                     event(_log, logging.INFO, "upload.recovered", ino=node.ino)
                 except VfsError as e:
                     event(_log, logging.DEBUG, "upload.retry", ino=node.ino, error=type(e).__name__)
+                except Exception:
+                    # A bug here must fail this file, not the mount.
+                    _log.exception("upload.bug ino=%d", node.ino)
                 self.let_go(node)
 
     async def drain(self) -> list[Unsent]:
-        """Send everything that is left; what cannot be sent is kept in a named place."""
+        """Send everything that is left; what cannot be sent is kept in a named place.
+
+        A server that falls silent is waited for once, not once for each file.
+        """
         unsent = []
+        silence: DeadlineExceeded | None = None
         for node in self.dirty:
             try:
+                if silence is not None:
+                    raise silence
                 with within(self._policy.deadline_s):
                     await self.flush(node)
             except VfsError as e:
+                silence = e if isinstance(e, DeadlineExceeded) else silence
                 unsent.append(self._keep(node, str(e)))
         for node in list(self._staged):
             node.writers = node.opens = 0
@@ -322,7 +359,10 @@ class Writer:
     def _keep(self, node: Node, reason: str) -> Unsent:
         staged: StagedFile = node.staged
         folder = folder_of(node).name
-        path = InodeTable.path(node)
+        try:
+            path = InodeTable.path(node)
+        except Stale:  # its directory was removed under it
+            path = node.name
         try:
             kept_at = self._area.keep_unsent(staged.file, folder, path)
         except VfsError as e:
