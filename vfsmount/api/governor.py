@@ -89,7 +89,8 @@ class Governor:
             return False
         now = trio.current_time()
         wait_s = self.budget.wait_s(ticket[0], now)
-        if now + wait_s > trio.current_effective_deadline():
+        # A deadline that has passed (or a cancelled scope) ends the sleep that follows, by itself.
+        if now < trio.current_effective_deadline() < now + wait_s:
             raise RateLimited(f"the budget of manager calls is spent for the next {wait_s:.0f} s")
         if wait_s > 0:
             return False

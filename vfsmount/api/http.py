@@ -11,12 +11,16 @@ manager and storage-proxy alike, but never for loopback addresses, where a proxy
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 
 import httpx
+import trio
 
 from vfsmount.api.failures import explain
 from vfsmount.config import ApiSettings
@@ -89,7 +93,7 @@ class Http:
                 url,
                 headers={"Host": url.netloc.decode("ascii"), **headers},
                 stream=Body(content),
-                extensions={"timeout": self._timeout.as_dict()},
+                extensions={"timeout": self._timeout.as_dict(), "trace": _reset_on_close},
             )
             response = await client.send(request, stream=True)
             try:
@@ -131,6 +135,18 @@ class Http:
         return bare
 
 
+async def _reset_on_close(name: str, info: Mapping[str, Any]) -> None:
+    """Make every new connection end with a reset, not with an orderly close.
+
+    We close a connection in the middle of a request only when it failed or nobody wants it any more.
+    An orderly close would let the kernel go on sending what it has buffered, perhaps minutes later
+    when a VPN is back, and a 23.09 server would append that to an upload already resumed.
+    """
+    if name == "connection.connect_tcp.complete":
+        sock = info["return_value"].get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 class Body(httpx.AsyncByteStream):
     """A request's body, without the async generators that httpx wraps around one.
 
@@ -165,8 +181,22 @@ async def read_body(response: httpx.Response, limit: int) -> bytes:
         ProtocolError: it is longer than ``limit`` bytes.
     """
     body = bytearray()
-    async for piece in response.aiter_raw():
+    pieces = response.aiter_raw()
+    async for piece in pieces:
         body += piece
         if len(body) > limit:
+            await stop_reading(pieces)
             raise ProtocolError(f"a reply of more than {limit} bytes", status=response.status_code)
     return bytes(body)
+
+
+async def stop_reading(pieces: AsyncIterator[bytes]) -> None:
+    """Give up a body before its end, together with its connection.
+
+    httpx reads through six generators, one inside the other. Closing the outer one leaves the rest
+    to the garbage collector; a cancelled read ends them all.
+    """
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async for _ in pieces:
+            pass

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -324,7 +325,7 @@ class Manager:
             ) from e
 
     def _host(self) -> str:
-        return httpx.URL(self._endpoints[0]).netloc.decode("ascii", "replace")
+        return urlsplit(self._endpoints[0]).netloc.rpartition("@")[2]
 
 
 def _kind(path: str) -> str:

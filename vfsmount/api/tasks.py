@@ -14,6 +14,7 @@ import httpx
 
 from vfsmount.api import shapes
 from vfsmount.api.decode import loads
+from vfsmount.api.http import stop_reading
 from vfsmount.api.manager import Manager
 from vfsmount.errors import ProtocolError
 
@@ -87,12 +88,16 @@ async def _events(response: httpx.Response) -> AsyncGenerator[tuple[str, str], N
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[str, None]:
     rest = b""
-    async for piece in response.aiter_raw():
-        *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > LINE_MAX:
-            raise ProtocolError("an event without end", status=response.status_code)
-        for line in lines:
-            yield line.rstrip(b"\r").decode("utf-8", "replace")
+    pieces = response.aiter_raw()
+    try:
+        async for piece in pieces:
+            *lines, rest = (rest + piece).split(b"\n")
+            if len(rest) > LINE_MAX:
+                raise ProtocolError("an event without end", status=response.status_code)
+            for line in lines:
+                yield line.rstrip(b"\r").decode("utf-8", "replace")
+    finally:
+        await stop_reading(pieces)
 
 
 def _progress(name: str, data: str) -> TaskProgress | None:

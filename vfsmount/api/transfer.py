@@ -14,7 +14,7 @@ import httpx
 
 from vfsmount.api import paths, problems
 from vfsmount.api.client import Client
-from vfsmount.api.http import Http, read_body
+from vfsmount.api.http import Http, read_body, stop_reading
 from vfsmount.api.retry import retrying
 from vfsmount.api.tokens import FolderTokens
 from vfsmount.api.upload import Progress, ReadPiece, UploadRun
@@ -238,13 +238,14 @@ def _stop_of(response: httpx.Response, found: Validator, start: int, length: int
 async def _read_exactly(response: httpx.Response, length: int, on_progress: Progress | None) -> bytes:
     pieces: list[bytes] = []
     missing = length
-    async for piece in response.aiter_raw():
+    raw = response.aiter_raw()
+    async for piece in raw:
         pieces.append(piece)
         missing -= len(piece)
         if on_progress is not None:
             on_progress(len(piece))
         if missing < 0:
-            break
+            await stop_reading(raw)
     if missing > 0:
         raise RemoteUnavailable("the storage-proxy sent less than it announced")
     data = b"".join(pieces)

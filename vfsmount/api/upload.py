@@ -193,7 +193,7 @@ class UploadRun:
                 raw = await read_body(response, PROBLEM_MAX)
         except (RemoteUnavailable, ProtocolError) as e:
             event(log, logging.DEBUG, "upload.lost", method=method, error=type(e).__name__, why=e.detail)
-            return tus.Lost()
+            return tus.Lost(sent=not isinstance(e, RemoteUnavailable) or e.sent)
         return self._read_reply(response, raw, success)
 
     def _read_reply(

@@ -3,7 +3,11 @@
 Two servers hide behind one protocol. 23.09 appends whatever comes, wherever it was meant to go, and
 keeps what arrived of a request that broke. 26.x refuses a wrong offset and forgets a broken request.
 So after anything but a clean reply we ask (HEAD) before we send; on 23.09 until two answers agree,
-because the server may still be writing what it had buffered.
+because the server may still be writing what it had buffered. Bytes that come even later would stand
+in the file twice: the next clean reply gives them away, because its offset is then too large, and
+until there was one, a second broken request is not built upon; the upload starts over instead.
+(Bytes later still than that clean reply would go unnoticed. The caller resets a broken connection
+rather than closing it, so that our own kernel does not send them.)
 
 The request that completes the file also ends the session, and its reply may be lost: then the next
 answer is "no such session", and only the remote file can tell whether we succeeded.
@@ -18,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PIECE = 16 << 20  # as the official client; 26.x pays one fsync for each, 1 MiB is 3 times slower
+CONFIRMING_PIECE = 1 << 20  # the first after a break on 23.09: its reply tells whether all is well
 MAX_FAILURES = 6  # in a row, without a byte more on the server
 MAX_REFUSALS = 1  # a 500 may pass, but a directory in the file's place stays
 MAX_SESSIONS = 3
@@ -56,7 +61,13 @@ class LeaseHeld:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """No usable reply: any part of what was sent may have been written."""
+    """No usable reply: any part of what was sent may have been written.
+
+    Attributes:
+        sent: False where no connection came about, so nothing can have been.
+    """
+
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +164,17 @@ class Upload:
         self._sessions = 1
         self._failures = 0
         self._refusals = 0
+        self._held = 0  # bytes the server is known to hold
+        self._expected = 0  # bytes it will hold once the last PATCH is in
         self._last_seen: int | None = None  # by a HEAD, until a second one agrees
-        self._begin()
+        self._unsettled = False  # part of a PATCH may still be on its way to the disk (23.09)
+        self._may_be_complete = False  # a PATCH that would complete the file was sent
+        self._sending = False  # the last step was a PATCH with content
+        self._broken = 0  # such requests that broke since the last clean reply (23.09)
 
     def begin(self) -> Action:
         """The first step in a new session."""
-        self._begin()
+        self._forget_session()
         return self._send(0)
 
     def next(self, happened: Event) -> Action:
@@ -172,7 +188,9 @@ class Upload:
                 return self._failed(0.0)
             case LeaseHeld():
                 return self._failed(LEASE_WAIT_S)
-            case Lost():
+            case Lost(sent):
+                if sent and self._sending and self._blind:
+                    self._broken += 1
                 self._unsettled = self._blind
                 self._last_seen = None
                 return self._failed(self._backoff_s())
@@ -187,15 +205,13 @@ class Upload:
             case Compared(ours):
                 return Done() if ours else self._start_over("the session ended without the file in place")
 
-    def _begin(self) -> None:
-        self._held = 0  # bytes the server is known to hold
-        self._expected = 0  # bytes it will hold once the last PATCH is in
+    def _forget_session(self) -> None:
+        self._held = self._expected = self._broken = 0
         self._last_seen = None
-        self._unsettled = False  # part of a PATCH may still be on its way to the disk (23.09)
-        self._may_be_complete = False  # a PATCH that would complete the file was sent
+        self._unsettled = self._may_be_complete = self._sending = False
 
     def _accepted(self, offset: int) -> Action:
-        self._failures = self._refusals = 0
+        self._failures = self._refusals = self._broken = 0
         if offset == self._expected:
             self._held = offset
             return Done() if offset >= self.length else self._send(offset)
@@ -212,6 +228,8 @@ class Upload:
         self._last_seen, self._unsettled = None, False
         if not self._held <= offset <= self.length:
             return self._start_over("the server does not hold what was sent")
+        if self._broken > 1:
+            return self._start_over("the connection broke twice, and the server may hold bytes twice")
         if offset > self._held:
             self._failures = 0
         self._held = offset
@@ -219,7 +237,9 @@ class Upload:
 
     def _send(self, offset: int) -> Send:
         left = self.length - offset
-        length = left if self.at_once else min(self._piece, left)
+        piece = min(self._piece, CONFIRMING_PIECE) if self._broken else self._piece
+        length = left if self.at_once else min(piece, left)
+        self._sending = length > 0
         self._expected = offset + length
         self._may_be_complete = self._may_be_complete or self._expected >= self.length
         return Send(offset, length)
@@ -228,6 +248,7 @@ class Upload:
         self._failures += 1
         if self._failures > MAX_FAILURES:
             return GiveUp("the server stopped answering in the middle of an upload", unreachable=True)
+        self._sending = False
         return Probe(wait_s)
 
     def _refused(self) -> Action:

@@ -1,0 +1,194 @@
+"""Who may call the manager, and when."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vfsmount.api.governor import MAX_IN_FLIGHT, Governor, background
+from vfsmount.core.governor import MAX_BACKOFF_S, Budget, Class
+from vfsmount.errors import RateLimited
+
+FOREGROUND, BACKGROUND = Class.FOREGROUND, Class.BACKGROUND
+
+
+def test_nothing_known_nothing_held_back() -> None:
+    assert Budget().wait_s(BACKGROUND, 0.0) == 0
+
+
+def test_eighty_percent_may_go_at_once() -> None:
+    budget = Budget()
+    budget.on_reply(1000, 1000, 900.0, 0.0)
+    gone = 0
+    while budget.wait_s(FOREGROUND, 0.0) == 0:
+        budget.take(0.0)
+        gone += 1
+    assert gone == 800
+
+
+def test_background_leaves_a_quarter_to_the_foreground() -> None:
+    budget = Budget()
+    budget.on_reply(1000, 1000, 900.0, 0.0)
+    gone = 0
+    while budget.wait_s(BACKGROUND, 0.0) == 0:
+        budget.take(0.0)
+        gone += 1
+    assert gone == 600
+    assert budget.wait_s(FOREGROUND, 0.0) == 0
+
+
+def test_other_programs_with_the_same_key_count() -> None:
+    budget = Budget()
+    budget.on_reply(1000, 210, 900.0, 0.0)
+    assert budget.wait_s(FOREGROUND, 0.0) == 0
+    budget.on_reply(1000, 200, 900.0, 0.0)
+    assert budget.wait_s(FOREGROUND, 0.0) > 0
+
+
+def test_refusal_keeps_everybody_away_for_long_and_background_for_longer() -> None:
+    budget = Budget()
+    budget.on_reply(1000, 900, 900.0, 0.0)
+    wait_s = budget.on_refused(10.0)
+    assert wait_s >= 60
+    assert budget.wait_s(FOREGROUND, 10.0) >= wait_s
+    assert budget.wait_s(BACKGROUND, 10.0) > budget.wait_s(FOREGROUND, 10.0)
+    assert budget.on_refused(100.0) > wait_s
+    for _ in range(50):
+        assert budget.on_refused(200.0) <= MAX_BACKOFF_S
+
+
+def test_server_that_tells_the_end_of_its_window_is_believed() -> None:
+    assert Budget().on_refused(0.0, 33.0) == 33.0
+
+
+class Window:
+    """The server's rolling window, counted one by one."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.calls: list[float] = []
+
+    def call(self, now: float) -> int:
+        self.calls = [t for t in self.calls if t > now - 900] + [now]
+        return self.limit - len(self.calls)
+
+
+@given(
+    st.integers(10, 300),
+    st.lists(st.tuples(st.floats(0, 60), st.booleans(), st.booleans()), max_size=400),
+)
+def test_greedy_caller_never_meets_a_429(limit: int, steps: list[tuple[float, bool, bool]]) -> None:
+    budget, window, now = Budget(), Window(limit), 0.0
+    budget.on_reply(limit, window.call(now), 900.0, now)
+    for pause, foreground, wait in steps:
+        now += pause
+        cls = FOREGROUND if foreground else BACKGROUND
+        if wait:
+            now += budget.wait_s(cls, now)
+        for _ in range(50):
+            if budget.wait_s(cls, now) > 0:
+                break
+            budget.take(now)
+            remaining = window.call(now)
+            assert remaining >= 0
+            budget.on_reply(limit, remaining, 900.0, now)
+
+
+async def test_four_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
+    governor, running, most, start = Governor(), 0, 0, trio.current_time()
+
+    async def call() -> None:
+        nonlocal running, most
+        async with governor.turn():
+            running += 1
+            most = max(most, running)
+            await trio.sleep(1)
+            running -= 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(call)
+    assert most == MAX_IN_FLIGHT
+    assert trio.current_time() == pytest.approx(start + 5)
+
+
+async def test_foreground_overtakes_waiting_background(autojump_clock: trio.testing.MockClock) -> None:
+    governor, order = Governor(), []
+
+    async def call(name: str) -> None:
+        async with governor.turn():
+            order.append(name)
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        with background():
+            for n in range(8):
+                nursery.start_soon(call, f"b{n}")
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.start_soon(call, "f")
+    assert order.index("f") == MAX_IN_FLIGHT
+    assert [name for name in order if name != "f"] == [f"b{n}" for n in range(8)]
+
+
+async def test_waiting_background_does_not_hold_up_the_foreground(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    governor = Governor()
+    governor.on_reply(1000, 300, 900.0)  # inside the background's reserve
+
+    async def speculate() -> None:
+        with background():
+            async with governor.turn():
+                pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(speculate)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        before = trio.current_time()
+        async with governor.turn():
+            assert trio.current_time() == before
+        assert governor.waiting == 1
+        nursery.cancel_scope.cancel()
+    assert governor.waiting == 0
+
+
+async def test_cancelled_waiter_gives_its_place_up(autojump_clock: trio.testing.MockClock) -> None:
+    governor = Governor()
+    async with trio.open_nursery() as nursery:
+
+        async def hold() -> None:
+            async with governor.turn():
+                await trio.sleep(10)
+
+        for _ in range(MAX_IN_FLIGHT):
+            nursery.start_soon(hold)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        with trio.move_on_after(1):
+            async with governor.turn():
+                raise AssertionError("no turn is free")
+        assert governor.waiting == 0
+        async with governor.turn():
+            pass
+
+
+async def test_wait_longer_than_the_deadline_is_refused_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    governor = Governor()
+    governor.on_refused(None)
+    before = trio.current_time()
+    with trio.fail_after(5), pytest.raises(RateLimited):
+        async with governor.turn():
+            pass
+    assert trio.current_time() == before
+
+
+async def test_wait_within_the_deadline_is_waited(autojump_clock: trio.testing.MockClock) -> None:
+    governor = Governor()
+    governor.on_refused(10.0)
+    with trio.fail_after(60):
+        async with governor.turn():
+            assert trio.current_time() >= 10
