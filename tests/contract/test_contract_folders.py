@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vfsmount.api import session
 from vfsmount.api.client import Client
 from vfsmount.api.dialect import Dialect
 from vfsmount.api.dotfiles import Dotfile
+from vfsmount.api.tasks import TaskState
 from vfsmount.api.transfer import Transfers
 from vfsmount.errors import (
     AlreadyExists,
@@ -242,6 +244,46 @@ async def test_dotfiles(client: Client, new_name: str) -> None:
         await client.read_dotfile(path)
     with pytest.raises(InvalidRequest):
         await client.create_dotfile(Dotfile(".ssh", "700", "x"))
+
+
+async def test_clone_and_its_progress(
+    server: Server, client: Client, transfers: Transfers, folder: Folder
+) -> None:
+    if server.embedded is None:
+        pytest.skip("cloning leaves the source unusable on the real 23.09")
+    await put(transfers, folder, "f", b"cloned")
+    with pytest.raises(PermissionDenied):
+        await client.clone_folder(folder, folder.name + "-clone")
+    await client.update_folder_options(folder, cloneable=True)
+    clone, task = await client.clone_folder(folder, folder.name + "-clone")
+    async with aclosing(client.follow_task(task)) as events:
+        last = [event async for event in events][-1]
+    assert last.state is TaskState.DONE
+    assert (await transfers.read_range(clone, "f", 0, 9)).data == b"cloned"
+    await drop_folder(client, clone)
+
+
+async def test_calls_of_the_newer_generation(
+    server: Server, client: Client, transfers: Transfers, folder: Folder
+) -> None:
+    await put(transfers, folder, "d/f")
+    if server.dialect is Dialect.V23:
+        with pytest.raises(NotSupported):
+            await client.delete_files_async(folder, ["d"], recursive=True)
+        with pytest.raises(NotSupported):
+            await client.request_download_archive(folder, ["d"])
+        return
+    assert (await client.request_download_archive(folder, ["d"])).url.endswith("/download-archive")
+    task = await client.delete_files_async(folder, ["d"], recursive=True)
+    async with aclosing(client.follow_task(task)) as events:
+        assert [event async for event in events][-1].state is TaskState.DONE
+    assert b"d" not in {e.name for e in (await client.list_files(folder, "")).entries}
+
+
+async def test_bootstrap_script(client: Client) -> None:
+    await client.write_bootstrap_script("  echo hello\necho again\n")
+    # The server strips blanks at both ends.
+    assert await client.read_bootstrap_script() == "echo hello\necho again"
 
 
 async def test_wrong_key_names_the_variables(server: Server) -> None:

@@ -92,7 +92,8 @@ async def test_lost_reply_to_the_first_piece(
     control.faults(rule("lose_reply", "/upload", "PATCH"))
     await upload(transfers, folder)
     assert (server.disk(folder) / "big").read_bytes() == DATA
-    assert control.report()["uploads"]["big"] == {"bytes": len(DATA), "patches": 2, "sessions": 1}
+    received = control.report()["uploads"]["big"]
+    assert (received["bytes"], received["sessions"]) == (len(DATA), 1), "nothing is sent twice"
 
 
 @pytest.mark.parametrize("size", [0, 1000])
