@@ -16,6 +16,8 @@ import trio
 
 from vfsmount.errors import DeadlineExceeded
 
+LOOK_EVERY_S = 0.25  # a part of the shortest deadline there is, 1 s
+
 
 @dataclass(slots=True)
 class _Running:
@@ -65,11 +67,11 @@ class Pulse:
 async def wait_behind(pulse: Pulse, wait: Callable[[], Awaitable[object]]) -> None:
     """Wait for something that another request is doing; its progress counts as ours.
 
-    `wait` is called anew each second, so it must be safe to cancel (`Lock.acquire`, `Event.wait`).
+    `wait` is called anew again and again, so it must be safe to cancel (`Lock.acquire`, `Event.wait`).
     """
     while True:
         seen = pulse.at
-        with trio.move_on_after(1.0):
+        with trio.move_on_after(LOOK_EVERY_S):
             await wait()
             return
         if pulse.at > seen:

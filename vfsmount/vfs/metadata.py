@@ -27,7 +27,7 @@ from vfsmount.errors import (
     RemoteUnavailable,
 )
 from vfsmount.log import event
-from vfsmount.values import Folder, Kind, RemoteEntry, Validator
+from vfsmount.values import Folder, Kind, Listing, RemoteEntry, Validator
 from vfsmount.vfs.paths import PathGate, child_path, folder_of, hidden, remote_path
 from vfsmount.vfs.policy import MountPolicy
 
@@ -116,10 +116,10 @@ class Metadata:
         try:
             listing = await self._client.list_files(folder, path)
         except BaseException as e:
-            dircache.abandon_fetch(directory)
-            if isinstance(e, NotFound | NotADirectory) and not directory.is_folder_root:
-                self.vanished(directory, path)
-            raise
+            if not isinstance(e, NotFound | NotADirectory) or not self._stays_unsent(directory, path):
+                dircache.abandon_fetch(directory)
+                raise
+            listing = Listing((), cut=False)
         if directory.unlinked:
             dircache.abandon_fetch(directory)
             return
@@ -134,6 +134,17 @@ class Metadata:
             lambda node, entry: self._listed(node, entry, ticket.asked_at),
             lambda name: hidden(directory, name),
             self._must_stay,
+        )
+
+    def _stays_unsent(self, directory: Node, path: str) -> bool:
+        """A directory is gone from the server: drop it, or say that unsent files in it keep it here."""
+        if not directory.is_folder_root:
+            self.vanished(directory, path)
+        return (
+            not directory.unlinked
+            and not self._gate.holds_moving(directory)
+            and remote_path(directory) == path
+            and self._must_stay(directory)
         )
 
     def _must_stay(self, node: Node) -> bool:

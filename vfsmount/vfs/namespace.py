@@ -167,9 +167,11 @@ class Namespace:
             raise NotEmpty("the directory is not empty")
 
     async def _delete(self, parent: Node, node: Node, *, recursive: bool) -> None:
+        folder = folder_of(node)
+        self._gate.check_reachable(folder)
         # NotFound: gone already, which is what was asked for.
         with self._unknown_if_lost(parent), suppress(NotFound):
-            await self._client.delete_files(folder_of(node), [remote_path(node)], recursive=recursive)
+            await self._client.delete_files(folder, [remote_path(node)], recursive=recursive)
 
     def _gone(self, parent: Node, node: Node) -> None:
         name = node.name
@@ -256,6 +258,7 @@ class Namespace:
 
     async def _move_remote(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
         folder, src, dst = folder_of(node), remote_path(node), child_path(new_parent, new_name)
+        self._gate.check_reachable(folder)
         if target is not None and target.is_dir:
             # move-file onto a directory would go into it, so the empty one goes first.
             await self._client.delete_files(folder, [dst], recursive=True)
