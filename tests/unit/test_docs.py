@@ -52,3 +52,16 @@ def test_testing_page_explains_every_marker() -> None:
     settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     for line in settings["tool"]["pytest"]["ini_options"]["markers"]:
         assert f"`{line.split(':')[0]}`" in TESTING
+
+
+def test_every_sentence_of_the_semantics_has_a_test_that_exists() -> None:
+    page = (CHECKOUT / "docs" / "semantics.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("|") and not line.startswith(("| what", "|---"))]
+    assert rows
+    for row in rows:
+        named = re.findall(r"((?:fuse|tests)/[\w/]+\.py)(?:::(\w+))?", row.rsplit("|", 2)[1])
+        assert named, f"no test named: {row}"
+        for file, test in named:
+            path = CHECKOUT / (file if file.startswith("tests/") else f"tests/{file}")
+            assert path.exists(), f"{path} does not exist"
+            assert not test or f"def {test}(" in path.read_text(), f"{file} has no {test}"
