@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 
 import pytest
@@ -220,3 +221,22 @@ async def test_folder_replaced_by_another_of_its_name(
         await client.delete_folder(other)
         if client.traits.has_trash:
             await client.delete_from_trash(other)
+
+
+async def test_nothing_secret_is_logged_or_shown(
+    server: Server, folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    settings = server.settings("owner")
+    async with Client(settings) as client:
+        await client.connect()
+        transfers = Transfers(client)
+        await put(transfers, folder, "f", b"x" * 1000)
+        await transfers.read_range(folder, "f", 0, 10)
+        with pytest.raises(NotFound) as e:
+            await transfers.stat(folder, "nope")
+        grant = await client.request_download(folder, ".")
+        shown = f"{caplog.text} {e.value!r} {settings!r} {grant!r} {client!r}"
+    assert "manager.call" in caplog.text
+    for secret in (settings.secret_key, settings.access_key + ":", "token=", "eyJ", "credential="):
+        assert secret not in shown

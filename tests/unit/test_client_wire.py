@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import h11
 import pytest
@@ -276,6 +280,56 @@ async def test_background_calls_leave_the_reserve(wire: Wire) -> None:
             await client.list_folders()
         assert not scope.cancelled_caught, "refused at once: the wait is longer than the deadline"
         await client.list_folders()
+
+
+async def test_proxy_is_used_but_never_for_loopback(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with connected(wire):
+        pass
+    monkeypatch.setenv("HTTP_PROXY", wire.url)
+    wire.json("http://manager.invalid/", {"version": "v7.20230615", "manager": "23.09.10"})
+    wire.json("http://manager.invalid/auth", {})
+    async with connected(wire, endpoints=("http://manager.invalid",)):
+        assert wire.requests[-1][2]["host"] == "manager.invalid"
+
+
+@pytest.mark.usefixtures("expect_warnings")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_untrusted_certificate(wire: Wire, nursery: trio.Nursery, tmp_path: Path) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    order = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    await trio.run_process(
+        ["openssl", *order.split(), "-keyout", str(key), "-out", str(cert)], capture_stderr=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await wire.serve(trio.SSLStream(stream, context, server_side=True))  # type: ignore[arg-type]
+
+    nursery.start_soon(trio.serve_listeners, serve, [listener])
+    url = f"https://localhost:{listener.socket.getsockname()[1]}"
+    with pytest.raises(RemoteUnavailable, match=r"certificate of localhost is not trusted.*BACKEND_ENDPOINT"):
+        async with connected(wire, endpoints=(url,)):
+            pass
+    async with connected(wire, endpoints=(url,), verify_tls=False) as client:
+        assert client.info.manager == "23.09.10"
+
+
+async def test_unfit_names_are_left_out_and_logged_once(
+    wire: Wire, expect_warnings: list[logging.LogRecord]
+) -> None:
+    item = {"type": "FILE", "size": 1, "mode": "644", "created": "", "modified": ""}
+    names = ["good", "a/b", "..", "", "good", "x" * 256]
+    wire.json("/folders/f/files", {"items": [{**item, "name": n} for n in names]})
+    async with connected(wire) as client:
+        for _ in range(3):
+            listing = await client.list_files(FOLDER, "")
+    assert [e.name for e in listing.entries] == [b"good"]
+    assert [r.getMessage() for r in expect_warnings] == [f"listing.unfit folder={FOLDER.id} dropped=5"]
 
 
 async def test_broken_upload_ends_with_a_reset(nursery: trio.Nursery) -> None:

@@ -1,8 +1,8 @@
 """When a request is repeated, and how long we wait: the one place that decides.
 
 Repeated are requests that never left (any), and idempotent ones after a broken connection or a 502,
-503 or 504, and reads once after a 500. Never 4xx, except a 429 whose wait still fits the caller's
-deadline (the governor does that waiting).
+503 or 504, and reads once after a 500. Never 4xx, except a 429 for a caller without a deadline (the
+governor does that waiting).
 
 Source: contract 7 "Retry".
 """
@@ -65,7 +65,9 @@ def _may_repeat(n: int, e: VfsError, idempotent: bool, read: bool) -> bool:
     if isinstance(e, RemoteUnavailable):
         return idempotent or not e.sent
     if isinstance(e, RateLimited):
-        return True  # a refused call was not executed
+        # Not executed, but the governor will hold the next call back for a minute or more: only who
+        # has no deadline can want to wait for that.
+        return trio.current_effective_deadline() == float("inf")
     # Once: a passing crash is rare, a listing that 26.x cannot encode is a 500 for ever.
     return read and n == 1 and isinstance(e, RemoteError) and e.status == 500
 
