@@ -82,6 +82,15 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             embedded.stop()
 
 
+@pytest.fixture(autouse=True)
+def no_dead_mount_stays(tmp_path: Path) -> Iterator[None]:
+    """A test that fails between a kill and the next mount must not leave a directory nobody can remove."""
+    yield
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if line.split()[4].startswith(f"{tmp_path}/"):
+            subprocess.run(["umount", "-l", line.split()[4]], check=False)
+
+
 @pytest.fixture
 def folder(site: Site) -> Iterator[Path]:
     """A new vfolder of the test's own, as it shows on the mount."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -295,6 +296,8 @@ def test_no_secret_is_shown_anywhere(server: Embedded, env: dict[str, str], tmp_
         assert (mounted.path / "data" / "secretive").read_text() == "content"
         (mounted.path / "data" / "secretive").unlink()
         shown = Path(f"/proc/{mounted.pid}/cmdline").read_bytes().decode()
+        limits = Path(f"/proc/{mounted.pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits)
     log = mounted.log.read_text()
     assert "request-upload" in log  # it is the log of what was done
     for secret in (env["BACKEND_SECRET_KEY"], "token=", "eyJ", "signMethod"):

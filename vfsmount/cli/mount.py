@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import resource
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from vfsmount.cli.exit_codes import MOUNT, OK, UNSENT
 from vfsmount.cli.mount_options import parse_mount_options
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.errors import ConfigError
+
+_PR_SET_DUMPABLE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,7 @@ def _mount(
     from vfsmount.store.mounts import MountRecord, MountRecords, start_time
     from vfsmount.vfs.policy import MountPolicy
 
+    _leave_no_core()
     settings = load_settings(flags, environ)
     log.add_secret(settings.secret_key)
     path = prepare(mountpoint)
@@ -244,6 +249,13 @@ def _mount(
     for u in unsent:
         click.echo(f"vfsmount: not on the server: {u.name} ({u.reason}); kept in {u.kept_at}", err=True)
     return UNSENT
+
+
+def _leave_no_core() -> None:
+    """Keep keys out of core files, and out of reach of other processes of the same user."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A core pattern that names a program ignores the limit; this it does not ignore.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _check_answers(mountpoint: str) -> int:

@@ -29,6 +29,7 @@ from vfsmount.fuse import device
 from vfsmount.fuse.ops import Operations
 from vfsmount.log import event
 from vfsmount.store.staging import StagingArea
+from vfsmount.vfs.deadline import within
 from vfsmount.vfs.filesystem import Filesystem
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.writer import Unsent
@@ -108,7 +109,8 @@ async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[Unsent]:
                 note="a mount ended without sending these",
             )
         async with Client(spec.settings) as client:
-            await client.connect()
+            with within(spec.policy.deadline_s):
+                await client.connect()
             return await _serve(spec, client, area, ready)
     except ExceptionGroup as group:
         raise _the_one(group) from group
@@ -138,7 +140,8 @@ async def _serve(
         fs = Filesystem(
             client, Transfers(client), area, spec.policy, nursery, lambda ino: notifier.drop_pages(ino)
         )
-        await fs.warm()
+        with within(spec.policy.deadline_s):
+            await fs.warm()
         fd = device.mount(spec.mountpoint, spec.kernel)
         try:
             await _attach(fd, Operations(fs, notifier.drop_pages))
@@ -192,7 +195,8 @@ async def _answer_requests(mountpoint: str, ready: Callable[[], None]) -> None:
 
 
 async def _unmount_on_signal(mountpoint: str, stop: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    # SIGHUP too: a foreground mount whose terminal closes must not leave a dead mount behind.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             event(_log, logging.INFO, "mount.signal", signal=signal.Signals(number).name)
             # From a thread: the kernel may want an answer of ours before it lets go.

@@ -6,6 +6,7 @@ It knows nothing of FUSE: the same object serves the kernel, the tests and Pytho
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from vfsmount.errors import (
     Stale,
     VfsError,
 )
+from vfsmount.log import event
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import HostUsage, Ino, Kind
 from vfsmount.vfs.metadata import Metadata
@@ -38,6 +40,8 @@ from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.reader import Reader
 from vfsmount.vfs.usage import HostUsageCache
 from vfsmount.vfs.writer import Unsent, Writer
+
+_log = logging.getLogger("vfsmount.vfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +281,7 @@ class Filesystem:
         if offset == 0 or handle.entries is None:
             if not handle.node.unlinked:
                 await self._metadata.refresh(handle.node)
+                await self._metadata.follow_links(handle.node)
             handle.entries = self._snapshot(handle.node)
         entries = handle.entries
         return (
@@ -365,7 +370,9 @@ class Filesystem:
         if node.folder is not None:
             self._gate.check_reachable(node.folder)
         stale = trio.current_time() - node.checked_at >= self.policy.attr_ttl_s
-        if stale and node.staged is None and not node.unlinked and not flags & os.O_TRUNC:
+        if node.kind is Kind.SYMLINK and (stale or node.validator is None):
+            await self._metadata.follow_link(node)
+        elif stale and node.staged is None and not node.unlinked and not flags & os.O_TRUNC:
             await self._reader.prime(node)
         fh = self._register(node, flags)
         if flags & os.O_TRUNC:
@@ -464,6 +471,11 @@ class Filesystem:
         try:
             if handle.writable:  # a writable mapping may have written after the last close(2)
                 await self._writer.flush(handle.node)
+        except VfsError as e:
+            event(
+                _log, logging.WARNING, "upload.pending", ino=handle.node.ino, error=str(e), kept="tried again"
+            )
+            raise
         finally:
             self._close(fh)
 

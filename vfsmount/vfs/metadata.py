@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -25,6 +26,7 @@ from vfsmount.errors import (
     RangeOutside,
     RateLimited,
     RemoteUnavailable,
+    Stale,
 )
 from vfsmount.log import event
 from vfsmount.values import Folder, Kind, Listing, RemoteEntry, Validator
@@ -193,7 +195,8 @@ class Metadata:
         elif node is None or trio.current_time() - node.checked_at >= self._policy.dir_ttl_s:
             node = await self._probe(parent, name)
         if node.kind is Kind.SYMLINK and node.validator is None:
-            await self._follow_link(node)
+            with suppress(NotFound, IsADirectory):  # dangling links, and links to directories, show as empty
+                await self.follow_link(node)
         return node
 
     async def find(self, parent: Node, name: bytes) -> Node | None:
@@ -237,15 +240,22 @@ class Metadata:
         known.checked_at = asked_at
         return known
 
-    async def _follow_link(self, node: Node) -> None:
-        """Give a symlink, which shows as a file, its target's size; dangling links show as empty."""
-        try:
-            validator = await self._transfers.stat(folder_of(node), remote_path(node))
-        except (NotFound, IsADirectory):
-            return
-        node.validator = validator
-        node.size, node.mtime_ns = validator.size, validator.mtime_ns
-        node.checked_at = trio.current_time()
+    async def follow_link(self, node: Node) -> None:
+        """Give a symlink, which shows as a file, its target's size: a storage-proxy request.
+
+        Raises:
+            NotFound: it points to nothing.
+            IsADirectory: it points to a directory; the server lets nobody tell that it is a link.
+        """
+        asked_at = trio.current_time()
+        await self._gate.settled(node)
+        self.confirm(node, await self._transfers.stat(folder_of(node), remote_path(node)), asked_at)
+
+    async def follow_links(self, directory: Node) -> None:
+        """`follow_link` for all links in a directory whose targets were not looked at since it was listed."""
+        for node in [n for n in directory.entries.values() if n.kind is Kind.SYMLINK and n.validator is None]:
+            with suppress(NotFound, IsADirectory, Stale):
+                await self.follow_link(node)
 
     # --- news about files ----------------------------------------------------------------------
 
@@ -260,6 +270,8 @@ class Metadata:
                 self._replaced(node)
                 node.validator = None
                 node.size, node.mtime_ns = entry.size, entry.mtime_ns
+        elif node.kind is Kind.SYMLINK:
+            node.validator = None  # what it points to may have changed, of which the listing says nothing
         elif node.is_dir:
             node.mtime_ns = max(entry.mtime_ns, node.mtime_ns)
         node.mode = entry.mode
@@ -290,6 +302,8 @@ class Metadata:
             return
         if remote_path(node) != path:
             return  # renamed meanwhile: the answer was about the old name
+        if node.kind is Kind.SYMLINK:
+            return  # its target is gone; the link is still there
         dircache.expire(node.parent)
         self._inodes.unlink(node)
         self._changed(node)
