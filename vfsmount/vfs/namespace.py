@@ -169,9 +169,12 @@ class Namespace:
     async def _delete(self, parent: Node, node: Node, *, recursive: bool) -> None:
         folder = folder_of(node)
         self._gate.check_reachable(folder)
+        # We have just looked; only what a cut listing did not show may be a link that a probe took
+        # for its target.
+        known = not dircache.state_of(parent).cut
         # NotFound: gone already, which is what was asked for.
         with self._unknown_if_lost(parent), suppress(NotFound):
-            await self._client.delete_files(folder, [remote_path(node)], recursive=recursive)
+            await self._client.delete_files(folder, [remote_path(node)], recursive=recursive, known=known)
 
     def _gone(self, parent: Node, node: Node) -> None:
         name = node.name
