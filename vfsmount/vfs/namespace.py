@@ -79,6 +79,7 @@ class Namespace:
         existing = parent.entries.get(name)
         node = existing or self._inodes.add(parent, name, Kind.DIRECTORY, mode=mode)
         node.mode_set = mode
+        node.mtime_ns = node.ctime_ns = time.time_ns()
         node.checked_at = asked_at
         dircache.known_empty(node, asked_at)
         self._changed(parent, name)
