@@ -10,10 +10,11 @@ from vfsmount.errors import ConfigError
 _KERNEL = {"noexec": 8, "noatime": 1024, "nodiratime": 2048, "sync": 16, "dirsync": 128}
 # Always so here, or without meaning for us: accepted because fstab lines carry them.
 _ACCEPTED = frozenset(
-    {"rw", "nosuid", "nodev", "exec", "async", "atime", "default_permissions", "nonempty"}
+    {"defaults", "rw", "nosuid", "nodev", "exec", "async", "atime", "default_permissions", "nonempty"}
     | {"auto", "noauto", "user", "nouser", "_netdev", "nofail"}
 )
 _NUMBERS = {"uid": 10, "gid": 10, "umask": 8}
+_LARGEST = {"uid": 2**32 - 2, "gid": 2**32 - 2, "umask": 0o777}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ def parse_mount_options(text: str) -> MountOptions:
                 numbers[name] = int(value, _NUMBERS[name])
             except ValueError:
                 raise ConfigError(f"-o {option}: {name} needs a number") from None
+            if not 0 <= numbers[name] <= _LARGEST[name]:
+                raise ConfigError(f"-o {option}: {name} is out of range")
         elif name in ("ro", "rw") and not has_value:
             read_only = name == "ro"
         elif name == "allow_other" and not has_value:

@@ -50,7 +50,9 @@ class MountRecords:
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         target = self._file(record.mountpoint)
         temporary = target.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(msgspec.json.encode(record))
+        unsent = tuple((_text(name), _text(kept_at)) for name, kept_at in record.unsent)
+        told = msgspec.structs.replace(record, mountpoint=_text(record.mountpoint), unsent=unsent)
+        temporary.write_bytes(msgspec.json.encode(told))
         temporary.replace(target)
 
     def read(self, mountpoint: str) -> MountRecord | None:
@@ -63,6 +65,11 @@ class MountRecords:
     def remove(self, mountpoint: str) -> None:
         """Forget a mountpoint."""
         self._file(mountpoint).unlink(missing_ok=True)
+
+
+def _text(path: str) -> str:
+    """A path as JSON can hold it; bytes that are not UTF-8 are spelt out for a human."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def is_alive(record: MountRecord) -> bool:
