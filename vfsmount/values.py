@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NewType
 
 Ino = NewType("Ino", int)
@@ -20,6 +20,28 @@ class Kind(enum.Enum):
     DIRECTORY = "directory"
     SYMLINK = "symlink"
 
+
+@dataclass(frozen=True, slots=True)
+class LocalAttrs:
+    """What a program set and the server cannot keep; None: not set.
+
+    Attributes:
+        mode: permission bits, setuid, setgid and sticky included.
+        mtime_ns, atime_ns: ns since the epoch.
+    """
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+    atime_ns: int | None = None
+
+    def updated(self, **changes: int | None) -> LocalAttrs:
+        """These attributes with the changes that are not None."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+NO_ATTRS = LocalAttrs()
 
 _ETAG = re.compile(r'^(?:W/)?"?([0-9a-f]+)-([0-9a-f]+)"?$')
 

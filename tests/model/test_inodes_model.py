@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.errors import Stale
-from vfsmount.values import ROOT_INO, Folder, Kind
+from vfsmount.values import NO_ATTRS, ROOT_INO, Folder, Kind, LocalAttrs
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"d"])
 INDEX = st.integers(0, 1000)
@@ -141,13 +141,13 @@ class Tree(RuleBasedStateMachine):
         directory = self.node(path)
         below = [p for p in self.paths if p[:-1] == path]
         if carries_mode and below:
-            self.node(below[0]).mode_set = 0o600
+            self.node(below[0]).local = LocalAttrs(mode=0o600)
         goes = [
             p
             for p in below
             if not self.pinned(self.paths[p])
             and not any(q[: len(p)] == p and q != p for q in self.paths)
-            and self.node(p).mode_set is None
+            and self.node(p).local is NO_ATTRS
         ]
         assert self.table.shed(directory) == len(goes)
         for p in goes:

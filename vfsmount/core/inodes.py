@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vfsmount.errors import Stale
-from vfsmount.values import ROOT_INO, Folder, Ino, Kind, Validator
+from vfsmount.values import NO_ATTRS, ROOT_INO, Folder, Ino, Kind, LocalAttrs, Validator
 
 
 class FolderRef:
@@ -34,20 +34,17 @@ class Node:
     """One file or directory. A plain record; who may change what is said beside the fields."""
 
     __slots__ = (
-        "atime_ns",
         "checked_at",
         "ctime_ns",
         "entries",
         "epoch",
-        "gid",
         "ino",
         "kind",
         "listing",
+        "local",
         "lookups",
         "mode",
-        "mode_set",
         "mtime_ns",
-        "mtime_set",
         "name",
         "opens",
         "parent",
@@ -55,7 +52,6 @@ class Node:
         "shown_epoch",
         "size",
         "staged",
-        "uid",
         "unlinked",
         "validator",
         "version",
@@ -89,11 +85,7 @@ class Node:
         self.staged: Any = None  # vfs.writer.StagedFile while there is local content
         self.listing: Any = None  # core.dircache.ListingState of a directory
         # what a program set and the server cannot keep; None: not set
-        self.mode_set: int | None = None
-        self.mtime_set: int | None = None
-        self.atime_ns: int | None = None
-        self.uid: int | None = None
-        self.gid: int | None = None
+        self.local: LocalAttrs = NO_ATTRS
 
     @property
     def folder(self) -> Folder | None:
@@ -203,8 +195,7 @@ class InodeTable:
         """
         gone = 0
         for child in list(directory.entries.values()):
-            keep = child.pinned or child.entries or child.mode_set is not None or child.mtime_set is not None
-            if keep:
+            if child.pinned or child.entries or child.local is not NO_ATTRS:
                 continue
             del directory.entries[child.name]
             child.parent = None

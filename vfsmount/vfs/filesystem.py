@@ -152,14 +152,15 @@ class Filesystem:
         entry_ttl = policy.dir_ttl_s
         if node.parent is not None and node.parent.listing is not None:
             entry_ttl = node.parent.listing.remaining(now, self._metadata.ttl(node.parent))
-        mtime = node.mtime_ns if node.mtime_set is None else node.mtime_set
+        local = node.local
+        mtime = node.mtime_ns if local.mtime_ns is None else local.mtime_ns
         return Attr(
             ino=node.ino,
             mode=policy.mode(node),
             size=0 if node.is_dir else node.size,
-            uid=policy.uid if node.uid is None else node.uid,
-            gid=policy.gid if node.gid is None else node.gid,
-            atime_ns=mtime if node.atime_ns is None else node.atime_ns,
+            uid=policy.uid if local.uid is None else local.uid,
+            gid=policy.gid if local.gid is None else local.gid,
+            atime_ns=mtime if local.atime_ns is None else local.atime_ns,
             mtime_ns=mtime,
             ctime_ns=node.ctime_ns or mtime,
             nlink=0 if node.unlinked else (2 if node.is_dir else 1),
@@ -224,16 +225,13 @@ class Filesystem:
         self._gate.check_writable(node)
         if change.size is not None:
             await self._truncate(node, change.size, fh)
-        if change.mode is not None:
-            node.mode_set = change.mode & 0o7777
-        if change.uid is not None:
-            node.uid = change.uid
-        if change.gid is not None:
-            node.gid = change.gid
-        if change.mtime_ns is not None:
-            node.mtime_set = change.mtime_ns
-        if change.atime_ns is not None:
-            node.atime_ns = change.atime_ns
+        node.local = node.local.updated(
+            mode=change.mode if change.mode is None else change.mode & 0o7777,
+            uid=change.uid,
+            gid=change.gid,
+            mtime_ns=change.mtime_ns,
+            atime_ns=change.atime_ns,
+        )
         node.ctime_ns = time.time_ns()
         return self._attr(node)
 

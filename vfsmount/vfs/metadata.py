@@ -29,7 +29,7 @@ from vfsmount.errors import (
     Stale,
 )
 from vfsmount.log import event
-from vfsmount.values import Folder, Kind, Listing, RemoteEntry, Validator
+from vfsmount.values import NO_ATTRS, Folder, Kind, Listing, RemoteEntry, Validator
 from vfsmount.vfs.paths import PathGate, child_path, folder_of, hidden, remote_path
 from vfsmount.vfs.policy import MountPolicy
 
@@ -293,7 +293,7 @@ class Metadata:
         """Somebody else changed the content: what was set for the old version goes with it."""
         node.version += 1
         node.epoch += 1
-        node.mode_set = node.mtime_set = node.atime_ns = None
+        node.local = NO_ATTRS
         self._changed(node)
 
     def vanished(self, node: Node, path: str) -> None:

@@ -30,7 +30,7 @@ from vfsmount.errors import (
     ReadOnly,
     VfsError,
 )
-from vfsmount.values import Kind
+from vfsmount.values import Kind, LocalAttrs
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, check_new_name, child_path, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
@@ -78,7 +78,7 @@ class Namespace:
             await self._client.mkdir(folder, child_path(parent, name))
         existing = parent.entries.get(name)
         node = existing or self._inodes.add(parent, name, Kind.DIRECTORY, mode=mode)
-        node.mode_set = mode
+        node.local = LocalAttrs(mode=mode)
         node.mtime_ns = node.ctime_ns = time.time_ns()
         node.checked_at = asked_at
         dircache.known_empty(node, asked_at)

@@ -43,8 +43,8 @@ class MountPolicy:
     def mode(self, node: Node) -> int:
         """st_mode. The caller can read what the server lets them, so the owner's bits always are set."""
         kind = stat.S_IFDIR if node.kind is Kind.DIRECTORY else stat.S_IFREG
-        if node.mode_set is not None:
-            bits = node.mode_set
+        if node.local.mode is not None:
+            bits = node.local.mode
         elif node.is_dir:
             bits = 0o755 & ~self.umask | 0o700
         else:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -23,7 +23,7 @@ from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.errors import DeadlineExceeded, NotFound, RangeOutside, Stale, VfsError
 from vfsmount.log import event
 from vfsmount.store.staging import StagingArea, StagingFile, check_room
-from vfsmount.values import Kind
+from vfsmount.values import Kind, LocalAttrs
 from vfsmount.vfs.deadline import Pulse, wait_behind, within
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
@@ -168,7 +168,7 @@ class Writer:
         except BaseException:
             file.close()
             raise
-        node.mode_set = mode
+        node.local = LocalAttrs(mode=mode)
         node.mtime_ns = node.ctime_ns = time.time_ns()
         self._attach(node, StagedFile(file, dirty=True, created_here=True))
         return node
@@ -214,7 +214,7 @@ class Writer:
         node.version += 1
         node.size = staged.file.size
         node.mtime_ns = node.ctime_ns = time.time_ns()
-        node.mtime_set = None
+        node.local = replace(node.local, mtime_ns=None)
 
     async def _stage(self, node: Node, epoch: int, keep: int, pulse: Pulse) -> StagedFile:
         """The node's local content, fetched up to `keep` bytes if there is none. Hold `exclusive`."""
