@@ -103,6 +103,14 @@ class Stale(VfsError):
     """The remote file is no longer the version that was opened."""
 
 
+class NoAttribute(VfsError):
+    """The extended attribute is not set."""
+
+
+class AttributeUnsupported(VfsError):
+    """An extended attribute outside the ``user.`` namespace."""
+
+
 class BadHandle(VfsError):
     """A file handle that is not open, or not open for this."""
 

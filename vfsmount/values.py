@@ -18,7 +18,16 @@ class Kind(enum.Enum):
 
     FILE = "file"
     DIRECTORY = "directory"
-    SYMLINK = "symlink"
+    SYMLINK = "symlink"  # one that a session made on the server
+    # The server has no form for these: they exist on this machine, in the records, and nowhere else.
+    LOCAL_LINK = "local-link"
+    FIFO = "fifo"
+    SOCKET = "socket"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server knows nothing of such a name."""
+        return self in (Kind.LOCAL_LINK, Kind.FIFO, Kind.SOCKET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,8 @@ class LocalAttrs:
     Attributes:
         mode: permission bits, setuid, setgid and sticky included.
         mtime_ns, atime_ns: ns since the epoch.
+        xattrs: extended attributes, (name with its ``user.``, value).
+        target: where a local symlink points.
     """
 
     mode: int | None = None
@@ -35,10 +46,27 @@ class LocalAttrs:
     gid: int | None = None
     mtime_ns: int | None = None
     atime_ns: int | None = None
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    target: bytes = b""
 
-    def updated(self, **changes: int | None) -> LocalAttrs:
+    def updated(
+        self,
+        *,
+        mode: int | None,
+        uid: int | None,
+        gid: int | None,
+        mtime_ns: int | None,
+        atime_ns: int | None,
+    ) -> LocalAttrs:
         """These attributes with the changes that are not None."""
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+        return replace(
+            self,
+            mode=self.mode if mode is None else mode,
+            uid=self.uid if uid is None else uid,
+            gid=self.gid if gid is None else gid,
+            mtime_ns=self.mtime_ns if mtime_ns is None else mtime_ns,
+            atime_ns=self.atime_ns if atime_ns is None else atime_ns,
+        )
 
 
 NO_ATTRS = LocalAttrs()

@@ -22,6 +22,7 @@ from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.inodes import Node
+from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import ROOT_INO
 from vfsmount.vfs.deadline import within
@@ -157,13 +158,14 @@ async def serving(
     if read_timeout_s:
         environment["BACKEND_READ_TIMEOUT"] = str(read_timeout_s)
     area = StagingArea(state_dir)
+    records = Records(state_dir / "records.sqlite")
     dropped: list[int] = []
     try:
         async with Client(settings_of(environment)) as client:
             await client.connect()
             async with trio.open_nursery() as nursery:
                 fs = Filesystem(
-                    client, Transfers(client), area, MountPolicy(**policy), nursery, dropped.append
+                    client, Transfers(client), area, records, MountPolicy(**policy), nursery, dropped.append
                 )
                 await fs.warm()
                 driver = Driver(fs, area)
@@ -171,6 +173,7 @@ async def serving(
                 yield driver
                 nursery.cancel_scope.cancel()
     finally:
+        records.close()
         area.close()
 
 

@@ -56,7 +56,9 @@ def test_testing_page_explains_every_marker() -> None:
 
 def test_every_sentence_of_the_semantics_has_a_test_that_exists() -> None:
     page = (CHECKOUT / "docs" / "semantics.md").read_text()
-    rows = [line for line in page.splitlines() if line.startswith("|") and not line.startswith(("| what", "|---"))]
+    rows = [
+        line for line in page.splitlines() if line.startswith("|") and not line.startswith(("| what", "|---"))
+    ]
     assert rows
     for row in rows:
         named = re.findall(r"((?:fuse|tests)/[\w/]+\.py)(?:::(\w+))?", row.rsplit("|", 2)[1])

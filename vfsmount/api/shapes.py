@@ -88,7 +88,8 @@ def listing(reply: object) -> tuple[Listing, int]:
             dropped += 1
         else:
             entries[entry.name] = entry
-    return Listing(tuple(entries.values()), cut=may_be_cut(len(items))), dropped
+    # A directory with names we cannot show must never pass for empty: removing it removes them too.
+    return Listing(tuple(entries.values()), cut=dropped > 0 or may_be_cut(len(items))), dropped
 
 
 def may_be_cut(count: int) -> bool:

@@ -21,6 +21,8 @@ class ListingState:
     Attributes:
         fetched_at: when the last listing was asked for; -inf when it is no longer believed.
         cut: the server may have left names out, so a missing name is unknown.
+        listed: there has been a listing; `expire` does not undo that.
+        attrs_loaded: what the records say of its names has been taken in.
         changed: name → number of our last change to it, while a fetch is in flight.
         expiries: how often it was expired; a listing asked for before the last time proves nothing.
     """
@@ -29,6 +31,8 @@ class ListingState:
     cut: bool = False
     change_no: int = 0
     fetches: int = 0
+    listed: bool = False
+    attrs_loaded: bool = False
     changed: dict[bytes, int] = field(default_factory=dict)
     expiries: int = 0
 
@@ -91,7 +95,12 @@ def expire(directory: Node) -> None:
 def known_empty(directory: Node, now: float) -> None:
     """We just made this directory: it is listed, and it is empty."""
     state = state_of(directory)
-    state.fetched_at, state.cut = now, False
+    state.fetched_at, state.cut, state.listed = now, False, True
+
+
+def changed_since(directory: Node, ticket: Ticket) -> set[bytes]:
+    """Names we changed while the listing was under way. Ask before `merge`, which ends the count."""
+    return {name for name, no in state_of(directory).changed.items() if no > ticket.change_no}
 
 
 def merge(
@@ -113,7 +122,7 @@ def merge(
             keeps the data.)
     """
     state = state_of(directory)
-    newer = {name for name, no in state.changed.items() if no > ticket.change_no}
+    newer = changed_since(directory, ticket)
     seen = set(newer)
     for entry in listing.entries:
         if entry.name in newer or hidden(entry.name):
@@ -121,7 +130,7 @@ def merge(
         seen.add(entry.name)
         node = directory.entries.get(entry.name)
         if node is not None and node.kind is not entry.kind:
-            if keep(node):
+            if keep(node) and not node.kind.is_local:
                 continue
             inodes.unlink(node)
             node = None
@@ -134,6 +143,6 @@ def merge(
             if not keep(node):
                 inodes.unlink(node)
     abandon_fetch(directory)
-    state.cut = listing.cut
+    state.cut, state.listed = listing.cut, True
     if state.expiries == ticket.expiries:
         state.fetched_at = max(state.fetched_at, ticket.asked_at)

@@ -48,6 +48,7 @@ class Node:
         "name",
         "opens",
         "parent",
+        "recorded",
         "ref",
         "shown_epoch",
         "size",
@@ -86,6 +87,7 @@ class Node:
         self.listing: Any = None  # core.dircache.ListingState of a directory
         # what a program set and the server cannot keep; None: not set
         self.local: LocalAttrs = NO_ATTRS
+        self.recorded = False  # the records hold a row for this name: vfs.attributes
 
     @property
     def folder(self) -> Folder | None:

@@ -37,6 +37,8 @@ ERRNO: dict[type[errors.VfsError], int] = {
     errors.NotSupported: errno.EPERM,  # as link(2), symlink(2) and mknod(2) say it for such filesystems
     errors.AuthFailed: errno.EACCES,
     errors.Stale: errno.ESTALE,
+    errors.NoAttribute: errno.ENODATA,
+    errors.AttributeUnsupported: errno.EOPNOTSUPP,  # as tmpfs says it; EPERM would make cp -a complain
     errors.BadHandle: errno.EBADF,
     errors.QuotaExceeded: errno.EDQUOT,
     errors.NoSpace: errno.ENOSPC,
@@ -54,7 +56,10 @@ ERRNO: dict[type[errors.VfsError], int] = {
 }
 
 # What programs meet every day and is nobody's fault.
-_ORDINARY = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.EROFS, errno.ENOTDIR})
+_ORDINARY = frozenset(
+    {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.EROFS}
+    | {errno.ENOTDIR, errno.ENODATA, errno.EOPNOTSUPP}
+)
 
 
 def errno_of(error: errors.VfsError) -> int:

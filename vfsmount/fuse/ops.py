@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import stat
 from collections.abc import Callable, Sequence
 
@@ -102,8 +103,9 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
         if not stat.S_ISREG(mode):
-            raise FUSEError(errno.EPERM)
-        fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, _O_CREAT_EXCL_WRONLY)
+            return _entry(await self._fs.mknod(parent_inode, name, mode & ~ctx.umask))
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags)
         try:
             await self._fs.flush(fh)
         finally:
@@ -114,7 +116,11 @@ class Operations(pyfuse3.Operations):
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
+        return _entry(await self._fs.symlink(parent_inode, name, target))
+
+    @handler
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        return FileNameT(self._fs.readlink(inode))
 
     @handler
     async def link(
@@ -149,19 +155,19 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        raise FUSEError(errno.ENODATA)
+        return self._fs.get_xattr(inode, name)
 
     @handler
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return []
+        return [XAttrNameT(name) for name in self._fs.list_xattrs(inode)]
 
     @handler
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
+        await self._fs.set_xattr(inode, name, value)
 
     @handler
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        raise FUSEError(errno.ENODATA)
+        await self._fs.set_xattr(inode, name, None)
 
     @handler
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -228,9 +234,6 @@ class Operations(pyfuse3.Operations):
     @handler
     async def release(self, fh: FileHandleT) -> None:
         await self._fs.release(fh)
-
-
-_O_CREAT_EXCL_WRONLY = 0o100 | 0o200 | 0o1
 
 
 def _entry(attr: Attr) -> EntryAttributes:

@@ -28,6 +28,7 @@ from vfsmount.errors import MountError, VfsError
 from vfsmount.fuse import device
 from vfsmount.fuse.ops import Operations
 from vfsmount.log import event
+from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.filesystem import Filesystem
@@ -99,7 +100,9 @@ async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[Unsent]:
         MountError, AuthFailed, RemoteUnavailable and others: nothing was mounted.
     """
     area = StagingArea(spec.state_dir)
+    records = None
     try:
+        records = Records(spec.state_dir / "records.sqlite")
         for path in area.adopt_leftovers():
             event(
                 _log,
@@ -111,10 +114,12 @@ async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[Unsent]:
         async with Client(spec.settings) as client:
             with within(spec.policy.deadline_s):
                 await client.connect()
-            return await _serve(spec, client, area, ready)
+            return await _serve(spec, client, area, records, ready)
     except ExceptionGroup as group:
         raise _the_one(group) from group
     finally:
+        if records is not None:
+            records.close()
         area.close()
 
 
@@ -133,12 +138,18 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[Exception]:
 
 
 async def _serve(
-    spec: MountSpec, client: Client, area: StagingArea, ready: Callable[[], None]
+    spec: MountSpec, client: Client, area: StagingArea, records: Records, ready: Callable[[], None]
 ) -> list[Unsent]:
     notifier = Notifier()
     async with trio.open_nursery() as nursery:
         fs = Filesystem(
-            client, Transfers(client), area, spec.policy, nursery, lambda ino: notifier.drop_pages(ino)
+            client,
+            Transfers(client),
+            area,
+            records,
+            spec.policy,
+            nursery,
+            lambda ino: notifier.drop_pages(ino),
         )
         with within(spec.policy.deadline_s):
             await fs.warm()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -21,8 +22,12 @@ from vfsmount.core.blockindex import BlockIndex
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.core.readahead import Readahead
 from vfsmount.errors import (
+    AttributeUnsupported,
     BadHandle,
+    InvalidRequest,
     IsADirectory,
+    NoAttribute,
+    NoSpace,
     NotADirectory,
     NotFound,
     NotSupported,
@@ -31,8 +36,10 @@ from vfsmount.errors import (
     VfsError,
 )
 from vfsmount.log import event
+from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
-from vfsmount.values import HostUsage, Ino, Kind
+from vfsmount.values import HostUsage, Ino, Kind, LocalAttrs
+from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.namespace import Namespace
 from vfsmount.vfs.paths import PathGate
@@ -42,6 +49,9 @@ from vfsmount.vfs.usage import HostUsageCache
 from vfsmount.vfs.writer import Unsent, Writer
 
 _log = logging.getLogger("vfsmount.vfs")
+
+XATTRS_MAX = 64 << 10  # bytes of one file's names and values, as ext4 and the kernel have it for one
+RESERVED_XATTRS = b"user.vfsmount."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,7 @@ class Filesystem:
         client: Client,
         transfers: Transfers,
         area: StagingArea,
+        records: Records,
         policy: MountPolicy,
         nursery: trio.Nursery,
         changed: Callable[[Ino], None] = lambda ino: None,
@@ -129,14 +140,30 @@ class Filesystem:
         self._inodes = InodeTable()
         self._inodes.root.mtime_ns = self._inodes.root.ctime_ns = time.time_ns()
         self._gate = PathGate(policy)
+        self._attributes = Attributes(records, self._inodes, policy)
         self._metadata = Metadata(
-            client, transfers, self._inodes, policy, self._gate, lambda node: changed(node.ino)
+            client,
+            transfers,
+            self._inodes,
+            policy,
+            self._gate,
+            self._attributes,
+            lambda node: changed(node.ino),
         )
         self._blocks = BlockIndex(policy.memory)
         self._reader = Reader(transfers, self._metadata, self._blocks, self._gate, nursery)
-        self._writer = Writer(transfers, self._metadata, self._inodes, area, self._gate, policy)
+        self._writer = Writer(
+            transfers, self._metadata, self._inodes, area, self._gate, self._attributes, policy
+        )
         self._namespace = Namespace(
-            client, transfers, self._inodes, self._metadata, self._writer, self._gate, policy
+            client,
+            transfers,
+            self._inodes,
+            self._metadata,
+            self._writer,
+            self._gate,
+            self._attributes,
+            policy,
         )
         self._usage = HostUsageCache(client, nursery)
         self._handles: dict[int, _Handle] = {}
@@ -233,7 +260,82 @@ class Filesystem:
             atime_ns=change.atime_ns,
         )
         node.ctime_ns = time.time_ns()
+        await self._attributes.save(node)
         return self._attr(node)
+
+    # --- extended attributes -------------------------------------------------------------------
+
+    def get_xattr(self, ino: int, name: bytes) -> bytes:
+        """Value of an extended attribute.
+
+        Raises:
+            NoAttribute: it is not set.
+        """
+        value = dict(self._inodes.get(ino).local.xattrs).get(name)
+        if value is None:
+            raise NoAttribute("no such attribute")
+        return value
+
+    def list_xattrs(self, ino: int) -> list[bytes]:
+        """Names of the extended attributes that are set."""
+        return [name for name, _ in self._inodes.get(ino).local.xattrs]
+
+    async def set_xattr(self, ino: int, name: bytes, value: bytes | None) -> None:
+        """Set an extended attribute of the ``user.`` namespace, or remove it (None).
+
+        Raises:
+            NoAttribute: to be removed, and not set.
+            AttributeUnsupported: another namespace; NoSpace: over 64 KiB in all.
+        """
+        node = self._inodes.get(ino)
+        self._gate.check_writable(node)
+        if not name.startswith(b"user."):
+            raise AttributeUnsupported("only user.* attributes are kept")
+        if name.startswith(RESERVED_XATTRS):
+            raise NotSupported("user.vfsmount.* belongs to the mount")
+        kept = dict(node.local.xattrs)
+        if value is not None:
+            kept[name] = value
+        elif kept.pop(name, None) is None:
+            raise NoAttribute("no such attribute")
+        if sum(len(n) + len(v) for n, v in kept.items()) > XATTRS_MAX:
+            raise NoSpace("the attributes of one file may take 64 KiB")
+        node.local = replace(node.local, xattrs=tuple(kept.items()))
+        node.ctime_ns = time.time_ns()
+        await self._attributes.save(node)
+
+    # --- links and special files ---------------------------------------------------------------
+
+    async def symlink(self, parent: int, name: bytes, target: bytes) -> Attr:
+        """As symlink(2), for this machine only; counts as a lookup."""
+        return await self._make_local(parent, name, Kind.LOCAL_LINK, LocalAttrs(target=target))
+
+    async def mknod(self, parent: int, name: bytes, mode: int) -> Attr:
+        """A FIFO or a socket's name, for this machine only; counts as a lookup.
+
+        Raises:
+            NotSupported: a device.
+        """
+        kind = {stat.S_IFIFO: Kind.FIFO, stat.S_IFSOCK: Kind.SOCKET}.get(stat.S_IFMT(mode))
+        if kind is None:
+            raise NotSupported("devices cannot be kept")
+        return await self._make_local(parent, name, kind, LocalAttrs(mode=mode & 0o7777))
+
+    async def _make_local(self, parent: int, name: bytes, kind: Kind, attrs: LocalAttrs) -> Attr:
+        node = await self._namespace.make_local(self._directory(parent), name, kind, attrs)
+        self._inodes.looked_up(node)
+        return self._attr(node)
+
+    def readlink(self, ino: int) -> bytes:
+        """Where a symlink made on this machine points.
+
+        Raises:
+            InvalidRequest: not such a symlink.
+        """
+        node = self._inodes.get(ino)
+        if node.kind is not Kind.LOCAL_LINK:
+            raise InvalidRequest("not a symbolic link")
+        return node.local.target
 
     async def _truncate(self, node: Node, size: int, fh: int | None) -> None:
         if node.is_dir:
@@ -362,6 +464,8 @@ class Filesystem:
         if node.unlinked and not node.opens:
             raise Stale("the file was removed")
         writing = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
+        if node.kind.is_local:
+            raise NotSupported("the kernel opens links and FIFOs itself")
         if writing:
             self._gate.check_writable(node)
             self._refuse_link(node)

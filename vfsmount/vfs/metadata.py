@@ -7,6 +7,7 @@ manager for nothing else. Where a listing may have been cut, names are probed at
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +31,7 @@ from vfsmount.errors import (
 )
 from vfsmount.log import event
 from vfsmount.values import NO_ATTRS, Folder, Kind, Listing, RemoteEntry, Validator
+from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.paths import PathGate, child_path, folder_of, hidden, remote_path
 from vfsmount.vfs.policy import MountPolicy
 
@@ -49,6 +51,7 @@ class Metadata:
         inodes: InodeTable,
         policy: MountPolicy,
         gate: PathGate,
+        attributes: Attributes,
         changed: Callable[[Node], None],
     ) -> None:
         """Args:
@@ -59,8 +62,10 @@ class Metadata:
         self._inodes = inodes
         self._policy = policy
         self._gate = gate
+        self._attributes = attributes
         self._changed = changed
         self._in_flight: dict[Node, trio.Event] = {}
+        self._silent_until = float("-inf")
 
     # --- listings ------------------------------------------------------------------------------
 
@@ -78,6 +83,8 @@ class Metadata:
         if not directory.is_dir:
             raise NotADirectory("not a directory")
         while not self._is_fresh(directory, max_age_s):
+            if max_age_s is None and trio.current_time() < self._silent_until and directory.listing.listed:
+                return
             waiting = self._in_flight.get(directory)
             if waiting is not None:
                 await waiting.wait()
@@ -94,20 +101,29 @@ class Metadata:
         return self._policy.folder_ttl_s if directory is self._inodes.root else self._policy.dir_ttl_s
 
     async def _fetch(self, directory: Node, *, old_will_do: bool) -> None:
-        old_will_do = old_will_do and directory.listing.fetched_at > float("-inf")
+        old_will_do = old_will_do and directory.listing.listed
         done = self._in_flight[directory] = trio.Event()
         try:
-            if directory is self._inodes.root:
-                await self._fetch_folders()
-            else:
-                await self._fetch_listing(directory)
+            # Who holds an older listing waits for a part of the deadline only: it has to be served too.
+            with trio.move_on_after(self._policy.deadline_s / 3 if old_will_do else math.inf) as wait:
+                if directory is self._inodes.root:
+                    await self._fetch_folders()
+                else:
+                    await self._fetch_listing(directory)
+            if wait.cancelled_caught:
+                self._serve_old(directory, "silence")
         except (RemoteUnavailable, AuthFailed, RateLimited) as e:
             if not old_will_do:
                 raise
-            event(_log, logging.DEBUG, "listing.stale", ino=directory.ino, error=type(e).__name__)
+            self._serve_old(directory, type(e).__name__)
         finally:
             del self._in_flight[directory]
             done.set()
+
+    def _serve_old(self, directory: Node, error: str) -> None:
+        """The server does not answer: what is held is shown, and nobody waits again for a while."""
+        self._silent_until = trio.current_time() + self._policy.dir_ttl_s
+        event(_log, logging.DEBUG, "listing.stale", ino=directory.ino, error=error)
 
     async def _fetch_listing(self, directory: Node) -> None:
         await self._gate.settled(directory)
@@ -116,6 +132,7 @@ class Metadata:
         path = remote_path(directory)
         ticket = dircache.begin_fetch(directory, trio.current_time())
         try:
+            records = await self._attributes.read(directory)
             listing = await self._client.list_files(folder, path)
         except BaseException as e:
             if not isinstance(e, NotFound | NotADirectory) or not self._stays_unsent(directory, path):
@@ -128,6 +145,8 @@ class Metadata:
         self._make_room(directory)
         if listing.cut and not dircache.state_of(directory).cut:
             event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=len(listing.entries))
+        newer = dircache.changed_since(directory, ticket)
+        # no await until the records are taken in too: nobody is to see a listing without them
         dircache.merge(
             self._inodes,
             directory,
@@ -137,6 +156,7 @@ class Metadata:
             lambda name: hidden(directory, name),
             self._must_stay,
         )
+        await self._attributes.drop(directory, self._attributes.take(directory, records, newer))
 
     def _stays_unsent(self, directory: Node, path: str) -> bool:
         """A directory is gone from the server: drop it, or say that unsent files in it keep it here."""
@@ -152,10 +172,12 @@ class Metadata:
     def _must_stay(self, node: Node) -> bool:
         """Whether a node stays although the server does not show it (any more).
 
-        Unsent content is ours to keep: the server cannot know it yet. And while we rename
-        something, it may have moved there before we hear of it.
+        Unsent content is ours to keep, and so are links and FIFOs: the server cannot know them. And
+        while we rename something, it may have moved there before we hear of it.
         """
-        return self._gate.holds_moving(node) or any(n.staged is not None for n in self._inodes.subtree(node))
+        return self._gate.holds_moving(node) or any(
+            n.staged is not None or n.kind.is_local for n in self._inodes.subtree(node)
+        )
 
     def _make_room(self, needed_by: Node) -> None:
         if len(self._inodes) < MAX_NODES:
@@ -192,7 +214,9 @@ class Metadata:
         if parent is self._inodes.root or not state.cut or hidden(parent, name):
             if node is None:
                 raise NotFound("no such file or directory")
-        elif node is None or trio.current_time() - node.checked_at >= self._policy.dir_ttl_s:
+        elif node is None or (
+            not node.kind.is_local and trio.current_time() - node.checked_at >= self._policy.dir_ttl_s
+        ):
             node = await self._probe(parent, name)
         if node.kind is Kind.SYMLINK and node.validator is None:
             with suppress(NotFound, IsADirectory):  # dangling links, and links to directories, show as empty
@@ -349,6 +373,7 @@ class Metadata:
         state = dircache.state_of(root)
         if state.change_no == ticket.change_no:
             self._show(folders)
+            state.listed = True
             state.fetched_at = asked_at
         # else: we created or renamed a folder meanwhile and the list may lack it; it will be asked again
 

@@ -7,9 +7,11 @@ first, sends one call, and believes its directories no longer where the outcome 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import trio
 
@@ -22,19 +24,25 @@ from vfsmount.errors import (
     CrossFolder,
     InvalidRequest,
     IsADirectory,
+    NoSpace,
     NotADirectory,
     NotEmpty,
     NotFound,
     NotSupported,
     PermissionDenied,
     ReadOnly,
+    Stale,
     VfsError,
 )
+from vfsmount.log import event
 from vfsmount.values import Kind, LocalAttrs
+from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, check_new_name, child_path, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.writer import Writer
+
+_log = logging.getLogger("vfsmount.vfs.namespace")
 
 RENAME_NOREPLACE = 1
 
@@ -50,6 +58,7 @@ class Namespace:
         metadata: Metadata,
         writer: Writer,
         gate: PathGate,
+        attributes: Attributes,
         policy: MountPolicy,
     ) -> None:
         self._client = client
@@ -58,6 +67,7 @@ class Namespace:
         self._metadata = metadata
         self._writer = writer
         self._gate = gate
+        self._attributes = attributes
         self._policy = policy
 
     # --- making --------------------------------------------------------------------------------
@@ -77,12 +87,32 @@ class Namespace:
         with self._unknown_if_lost(parent):
             await self._client.mkdir(folder, child_path(parent, name))
         existing = parent.entries.get(name)
-        node = existing or self._inodes.add(parent, name, Kind.DIRECTORY, mode=mode)
+        node = existing or self._inodes.add(parent, name, Kind.DIRECTORY, mode=0o755)
         node.local = LocalAttrs(mode=mode)
         node.mtime_ns = node.ctime_ns = time.time_ns()
         node.checked_at = asked_at
         dircache.known_empty(node, asked_at)
         self._changed(parent, name)
+        await self._attributes.save(node)
+        return node
+
+    async def make_local(self, parent: Node, name: bytes, kind: Kind, attrs: LocalAttrs) -> Node:
+        """A symlink, FIFO or socket: the server has no form for them, so they live in the records."""
+        if parent is self._inodes.root:
+            raise NotSupported("files live inside folders; make a folder with mkdir first")
+        assert kind.is_local
+        self._gate.check_writable(parent)
+        check_new_name(parent, name)
+        node = await self._metadata.find(parent, name)
+        await self._gate.settled(parent)
+        if node is not None or name in parent.entries or parent.unlinked:
+            raise AlreadyExists("the name is taken")
+        node = self._inodes.add(parent, name, kind, mode=0o644)
+        node.mtime_ns = node.ctime_ns = time.time_ns()
+        node.local = replace(attrs, mtime_ns=node.mtime_ns)  # no server knows when it was made
+        node.size = len(attrs.target)
+        self._changed(parent, name)
+        await self._attributes.save(node)
         return node
 
     async def create(self, parent: Node, name: bytes, mode: int, *, exclusive: bool) -> Node:
@@ -128,16 +158,23 @@ class Namespace:
             raise IsADirectory("this is a directory")
         self._refuse_link(node)
         with self._writer.holding(node):
-            if node.opens and node.staged is None:
-                await self._writer.make_local(node)
+            await self._keep_readable(node)
             await self._unlink(parent, name, node)
+
+    async def _keep_readable(self, node: Node) -> None:
+        """Fetch what programs have open before its name goes; without room for it they get ESTALE."""
+        if node.opens and node.staged is None and not node.kind.is_local:
+            try:
+                await self._writer.make_local(node)
+            except (NoSpace, Stale) as e:
+                event(_log, logging.INFO, "unlink.unreadable", ino=node.ino, error=type(e).__name__)
 
     async def _unlink(self, parent: Node, name: bytes, node: Node) -> None:
         async with self._gate.moving(node), self._writer.exclusive_below(node):
             self._require_still(node, parent, name)
-            if node.staged is None or not node.staged.created_here:
+            if self._is_on_server(node) or _may_be_there(node):
                 await self._delete(parent, node, recursive=False)
-            self._gone(parent, node)
+            await self._gone(parent, node)
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove a directory that is certainly empty.
@@ -158,7 +195,7 @@ class Namespace:
             if node.entries:
                 raise NotEmpty("the directory is not empty")
             await self._delete(parent, node, recursive=True)
-            self._gone(parent, node)
+            await self._gone(parent, node)
 
     async def _require_empty(self, directory: Node) -> None:
         await self._metadata.refresh(directory, max_age_s=0.0)
@@ -177,12 +214,17 @@ class Namespace:
         with self._unknown_if_lost(parent), suppress(NotFound):
             await self._client.delete_files(folder, [remote_path(node)], recursive=recursive, known=known)
 
-    def _gone(self, parent: Node, node: Node) -> None:
-        name = node.name
+    @staticmethod
+    def _is_on_server(node: Node) -> bool:
+        return not node.kind.is_local and (node.staged is None or not node.staged.created_here)
+
+    async def _gone(self, parent: Node, node: Node) -> None:
+        name, folder, path = node.name, folder_of(node).id, self._inodes.path(parent)
         if not node.unlinked:
             self._inodes.unlink(node)
         self._changed(parent, name)
         self._writer.let_go(node)
+        await self._attributes.removed(folder, path, node)
 
     # --- moving --------------------------------------------------------------------------------
 
@@ -223,8 +265,8 @@ class Namespace:
             await self._require_empty(target)
         elif node.is_dir:
             raise NotADirectory("a directory cannot replace a file")
-        elif target.opens and target.staged is None:
-            await self._writer.make_local(target)
+        else:
+            await self._keep_readable(target)
 
     async def _move(
         self,
@@ -242,15 +284,20 @@ class Namespace:
             if target is not None and target.entries:
                 raise NotEmpty("the directory is not empty")
             current = new_parent.entries.get(new_name)
-            if node.staged is None or not node.staged.created_here:
+            if self._is_on_server(node):
                 with self._unknown_if_lost(parent, new_parent):
+                    await self._move_remote(node, target, new_parent, new_name)
+            elif node.kind.is_local and target is not None and self._is_on_server(target):
+                await self._delete(new_parent, target, recursive=False)
+            elif _may_be_there(node):
+                with self._unknown_if_lost(parent, new_parent), suppress(NotFound):
                     await self._move_remote(node, target, new_parent, new_name)
             elif current is not None and current.is_dir:
                 raise IsADirectory("a file cannot replace a directory")
             # no await until the tree says what the server has
             current = new_parent.entries.get(new_name)
             if current is not None and current is not node:
-                if node.staged is not None and not (current.staged and current.staged.created_here):
+                if node.staged is not None and (self._is_on_server(current) or _may_be_there(current)):
                     # The server still has the replaced file there, until our next flush replaces it.
                     node.staged.created_here = False
                 self._inodes.unlink(current)
@@ -259,6 +306,8 @@ class Namespace:
             node.ctime_ns = time.time_ns()
             self._changed(parent, old_name)
             self._changed(new_parent, new_name)
+            old, new = (self._inodes.path(parent), old_name), (self._inodes.path(new_parent), new_name)
+            await self._attributes.moved(folder_of(node).id, node, old, new, current)
 
     async def _move_remote(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
         folder, src, dst = folder_of(node), remote_path(node), child_path(new_parent, new_name)
@@ -266,7 +315,7 @@ class Namespace:
         if target is not None and target.is_dir:
             # move-file onto a directory would go into it, so the empty one goes first.
             await self._client.delete_files(folder, [dst], recursive=True)
-        elif target is None:
+        elif target is None or target.kind.is_local:
             await self._refuse_directory_at(new_parent, dst)
         await self._client.move_file(folder, src, dst)
 
@@ -327,7 +376,9 @@ class Namespace:
             raise NotEmpty("an upload into this folder is under way")
         async with self._gate.moving(node):
             await self._client.delete_folder(folder)
-            self._gone(self._inodes.root, node)
+            self._inodes.unlink(node)
+            self._changed(self._inodes.root, node.name)
+            await self._attributes.folder_removed(folder.id)
 
     # --- shared --------------------------------------------------------------------------------
 
@@ -358,3 +409,8 @@ class Namespace:
             for directory in directories:
                 dircache.expire(directory)
             raise
+
+
+def _may_be_there(node: Node) -> bool:
+    """Whether an upload that failed may have arrived nevertheless."""
+    return node.staged is not None and bool(node.staged.may_be_there)

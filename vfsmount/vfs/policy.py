@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from vfsmount.core.inodes import Node
 from vfsmount.values import Kind
 
+# A symlink on the server shows as a file: its text is not told, and every call acts on its target.
+_FORMAT = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFREG,
+    Kind.LOCAL_LINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class MountPolicy:
@@ -42,13 +52,15 @@ class MountPolicy:
 
     def mode(self, node: Node) -> int:
         """st_mode. The caller can read what the server lets them, so the owner's bits always are set."""
-        kind = stat.S_IFDIR if node.kind is Kind.DIRECTORY else stat.S_IFREG
-        if node.local.mode is not None:
-            bits = node.local.mode
-        elif node.is_dir:
-            bits = 0o755 & ~self.umask | 0o700
-        else:
-            bits = (node.mode & 0o777 | 0o600) & ~self.umask | 0o600
+        bits = self.default_bits(node) if node.local.mode is None else node.local.mode
         if not self.writable(node):
             bits &= ~0o222
-        return kind | bits
+        return _FORMAT[node.kind] | bits
+
+    def default_bits(self, node: Node) -> int:
+        """Permission bits of what nobody has set any for."""
+        if node.kind is Kind.LOCAL_LINK:
+            return 0o777  # as lstat(2) shows every symlink
+        if node.is_dir:
+            return 0o755 & ~self.umask | 0o700
+        return (node.mode & 0o777 | 0o600) & ~self.umask | 0o600

@@ -20,10 +20,11 @@ import trio
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.errors import DeadlineExceeded, NotFound, RangeOutside, Stale, VfsError
+from vfsmount.errors import DeadlineExceeded, LocalIOError, NotFound, RangeOutside, Stale, VfsError
 from vfsmount.log import event
 from vfsmount.store.staging import StagingArea, StagingFile, check_room
-from vfsmount.values import Kind, LocalAttrs
+from vfsmount.values import NO_ATTRS, Kind, LocalAttrs
+from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.deadline import Pulse, wait_behind, within
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
@@ -32,6 +33,7 @@ from vfsmount.vfs.policy import MountPolicy
 _log = logging.getLogger("vfsmount.vfs.writer")
 
 # Ranges of 4-16 MiB reach a real storage-proxy's full speed (contract 7).
+SENT_FILE_MODE = 0o644  # what a server makes of an upload: 0666 less its umask (contract 4.3)
 _FETCH_PIECE = 8 << 20
 
 
@@ -41,13 +43,15 @@ class StagedFile:
 
     Attributes:
         dirty: the server does not have this content.
-        created_here: the server has nothing under this name yet.
+        created_here: the server has nothing under this name yet, as far as we were told.
+        may_be_there: an upload was begun and did not end well, so the server may have it all the same.
         error: why the last try to send it failed.
     """
 
     file: StagingFile
     dirty: bool
     created_here: bool
+    may_be_there: bool = False
     error: VfsError | None = None
 
 
@@ -84,6 +88,7 @@ class Writer:
         inodes: InodeTable,
         area: StagingArea,
         gate: PathGate,
+        attributes: Attributes,
         policy: MountPolicy,
     ) -> None:
         self._transfers = transfers
@@ -91,6 +96,7 @@ class Writer:
         self._inodes = inodes
         self._area = area
         self._gate = gate
+        self._attributes = attributes
         self._policy = policy
         self._busy: dict[Node, _Busy] = {}
         self._staged: set[Node] = set()
@@ -164,7 +170,7 @@ class Writer:
             await self._gate.settled(parent)
             if name in parent.entries or parent.unlinked:
                 raise Stale("the directory changed meanwhile; try again")
-            node = self._inodes.add(parent, name, Kind.FILE, mode=mode)
+            node = self._inodes.add(parent, name, Kind.FILE, mode=SENT_FILE_MODE)
         except BaseException:
             file.close()
             raise
@@ -225,6 +231,8 @@ class Writer:
             try:
                 await check_room(self._area, min(keep, node.size))
                 await self._fetch_into(file, node, min(keep, node.size), pulse)
+                if file.size:
+                    await self._metadata.revalidate(node)  # see reader.CHECKED_ABOVE
                 if node.epoch != epoch or node.unlinked:
                     raise Stale("the file was replaced on the server; open it again")
             except BaseException:
@@ -280,6 +288,7 @@ class Writer:
         staged: StagedFile = node.staged
         folder, path, parent = folder_of(node), remote_path(node), node.parent
         self._gate.check_reachable(folder)
+        staged.may_be_there = True
         try:
             validator = await self._transfers.upload(
                 folder, path, staged.file.size, staged.file.read, on_progress=pulse.beat
@@ -288,13 +297,23 @@ class Writer:
             staged.error = e
             raise
         # no await until the node says what the server has
-        staged.dirty = staged.created_here = False
+        staged.dirty = staged.created_here = staged.may_be_there = False
         staged.error = None
         node.validator = validator
         node.mtime_ns = validator.mtime_ns
         node.checked_at = trio.current_time()
         if parent is not None:
             dircache.record_change(parent, node.name)
+        await self._save_attributes(node)
+
+    async def _save_attributes(self, node: Node) -> None:
+        """Bind what was set to the version just made. The content is safe, whatever comes of this."""
+        if node.local is NO_ATTRS and not node.recorded:
+            return
+        try:
+            await self._attributes.save(node)
+        except LocalIOError as e:
+            event(_log, logging.WARNING, "records.unwritable", ino=node.ino, error=str(e))
 
     def let_go(self, node: Node) -> None:
         """Drop local content that nobody needs: clean or nameless, and not open for writing."""

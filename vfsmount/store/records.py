@@ -1,0 +1,189 @@
+"""Durable records: what programs set and the server cannot keep.
+
+One SQLite database for each account, in WAL mode, shared by all mounts of that account. Rows are
+written before the call that made them is answered, so they survive the daemon's death; a power cut
+may take the last moments' attributes with it, never the database.
+
+All access goes through one thread of our own, which keeps the order in which things happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from vfsmount.errors import LocalIOError
+from vfsmount.values import Kind, LocalAttrs, Validator
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+create table attributes (
+  folder text not null,      -- 32 hex digits
+  parent blob not null,      -- path of the directory inside the folder, empty for its root
+  name blob not null,
+  kind text not null,        -- values.Kind
+  size integer, mtime_ns integer,  -- the version they belong to; null for directories and local kinds
+  attrs blob not null,       -- values.LocalAttrs as msgpack
+  primary key (folder, parent, name)
+) without rowid;
+"""
+
+
+class AttrRecord(msgspec.Struct, frozen=True):
+    """Attributes of one name.
+
+    Attributes:
+        version: the remote version they belong to; None for directories and for what exists here only.
+    """
+
+    name: bytes
+    kind: Kind
+    version: Validator | None
+    attrs: LocalAttrs
+
+
+def database_name(*identity: str) -> str:
+    """File name for the records of one account: neither key nor address can be read from it."""
+    return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16] + ".sqlite"
+
+
+class Records:
+    """The records of one account. Methods raise LocalIOError when the disk or the database fails."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the database; its directory must exist and be private."""
+        self._limiter = trio.CapacityLimiter(1)
+        try:
+            self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+            path.chmod(0o600)
+            self._db.execute("pragma journal_mode = wal")
+            self._db.execute("pragma synchronous = normal")
+            if self._db.execute("pragma user_version").fetchone()[0] == 0:
+                self._create()
+            found = self._db.execute("pragma user_version").fetchone()[0]
+        except sqlite3.Error as e:
+            raise LocalIOError(
+                f"the records in {path} cannot be used ({e}); move the file away to start anew"
+            ) from e
+        if found != SCHEMA_VERSION:
+            raise LocalIOError(f"the records in {path} were written by another version of vfsmount")
+
+    def _create(self) -> None:
+        # Two mounts may start at once: the second waits for the first, and finds its work done.
+        self._db.execute("begin exclusive")
+        try:
+            if self._db.execute("pragma user_version").fetchone()[0] == 0:
+                self._db.execute(_SCHEMA)
+                self._db.execute(f"pragma user_version = {SCHEMA_VERSION}")
+            self._db.execute("commit")
+        except BaseException:
+            self._db.execute("rollback")
+            raise
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._db.close()
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def in_thread() -> T:
+            self._db.execute("begin immediate")
+            try:
+                result = work(self._db)
+            except BaseException:
+                self._db.execute("rollback")
+                raise
+            self._db.execute("commit")
+            return result
+
+        try:
+            return await trio.to_thread.run_sync(in_thread, limiter=self._limiter)
+        except sqlite3.Error as e:
+            raise LocalIOError(f"the records cannot be used: {e}") from e
+
+    # --- attributes ----------------------------------------------------------------------------
+
+    async def read_directory(self, folder: str, parent: bytes) -> list[AttrRecord]:
+        """All records of names in one directory."""
+
+        def work(db: sqlite3.Connection) -> list[AttrRecord]:
+            rows = db.execute(
+                "select name, kind, size, mtime_ns, attrs from attributes where folder = ? and parent = ?",
+                (folder, parent),
+            )
+            return [_record(*row) for row in rows]
+
+        return await self._run(work)
+
+    async def put(self, folder: str, parent: bytes, record: AttrRecord) -> None:
+        """Write or replace one name's record."""
+        version = record.version
+        row = (
+            folder,
+            parent,
+            record.name,
+            record.kind.value,
+            version.size if version else None,
+            version.mtime_ns if version else None,
+            msgspec.msgpack.encode(record.attrs),
+        )
+        await self._run(
+            lambda db: db.execute("insert or replace into attributes values (?, ?, ?, ?, ?, ?, ?)", row)
+        )
+
+    async def remove(self, folder: str, parent: bytes, name: bytes) -> None:
+        """Forget a name and, where it was a directory, everything below it."""
+        await self._run(lambda db: _remove(db, folder, parent, name))
+
+    async def rename(
+        self, folder: str, parent: bytes, name: bytes, new_parent: bytes, new_name: bytes
+    ) -> None:
+        """Move the records of a name and of everything below it over those of another name."""
+        old, new = _join(parent, name), _join(new_parent, new_name)
+
+        def work(db: sqlite3.Connection) -> None:
+            _remove(db, folder, new_parent, new_name)
+            db.execute(
+                "update attributes set parent = ?, name = ? where folder = ? and parent = ? and name = ?",
+                (new_parent, new_name, folder, parent, name),
+            )
+            db.execute(
+                "update attributes set parent = cast(? || substr(parent, ?) as blob) where " + _BELOW,  # noqa: S608, a constant
+                (new, len(old) + 1, folder, *_below(old)),
+            )
+
+        await self._run(work)
+
+    async def remove_folder(self, folder: str) -> None:
+        """Forget everything in a folder that was deleted."""
+        await self._run(lambda db: db.execute("delete from attributes where folder = ?", (folder,)))
+
+
+def _join(parent: bytes, name: bytes) -> bytes:
+    return parent + b"/" + name if parent else name
+
+
+# Everything in a directory and below it, by the primary key's order: "/" is followed by "0".
+_BELOW = "folder = ? and (parent = ? or (parent > ? and parent < ?))"
+
+
+def _below(path: bytes) -> tuple[bytes, bytes, bytes]:
+    return path, path + b"/", path + b"0"
+
+
+def _remove(db: sqlite3.Connection, folder: str, parent: bytes, name: bytes) -> None:
+    db.execute("delete from attributes where folder = ? and parent = ? and name = ?", (folder, parent, name))
+    args = (folder, *_below(_join(parent, name)))
+    db.execute("delete from attributes where " + _BELOW, args)  # noqa: S608, a constant
+
+
+def _record(name: bytes, kind: str, size: int | None, mtime_ns: int | None, attrs: bytes) -> AttrRecord:
+    version = Validator(mtime_ns, size) if size is not None and mtime_ns is not None else None
+    return AttrRecord(bytes(name), Kind(kind), version, msgspec.msgpack.decode(attrs, type=LocalAttrs))

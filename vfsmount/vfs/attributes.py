@@ -1,0 +1,144 @@
+"""Attributes the server cannot keep, and names it has no form for: between nodes and records.
+
+A file's attributes belong to one version of it, so they are written with its validator and dropped
+when the server has another: somebody replaced the file, and what was set was not set for that one.
+Unsent files are recorded when they are sent. Directories have no version; theirs hold until the
+directory goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from vfsmount.core import dircache
+from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.errors import LocalIOError
+from vfsmount.log import event
+from vfsmount.store.records import AttrRecord, Records
+from vfsmount.values import NO_ATTRS, Kind, LocalAttrs, Validator
+from vfsmount.vfs.policy import MountPolicy
+
+_log = logging.getLogger("vfsmount.vfs.attributes")
+
+
+class Attributes:
+    """Keeps the records and the tree saying the same. Callers hold no lock; the kernel orders changes
+    of one directory, and a row that is one change late is corrected by the next."""
+
+    def __init__(self, records: Records, inodes: InodeTable, policy: MountPolicy) -> None:
+        self._records = records
+        self._inodes = inodes
+        self._policy = policy
+
+    async def read(self, directory: Node) -> list[AttrRecord]:
+        """What is recorded of a directory's names; nothing where it has been taken in already.
+
+        Asked before the listing is, so that listing and records can be taken in together.
+        """
+        if dircache.state_of(directory).attrs_loaded or directory.folder is None:
+            return []
+        try:
+            return await self._records.read_directory(directory.folder.id, InodeTable.path(directory))
+        except LocalIOError as e:
+            # Shown without them rather than not at all; nothing of the server's depends on these rows.
+            event(_log, logging.WARNING, "records.unreadable", ino=directory.ino, error=str(e))
+            return []
+
+    def take(self, directory: Node, found: list[AttrRecord], newer: Collection[bytes]) -> list[bytes]:
+        """Apply records to a directory that has just been listed.
+
+        Args:
+            newer: names we changed since the records were read.
+
+        Returns:
+            Names whose records are about something that is gone; see `drop`.
+        """
+        dircache.state_of(directory).attrs_loaded = True
+        return [r.name for r in found if r.name not in newer and not self._take(directory, r)]
+
+    async def drop(self, directory: Node, names: Iterable[bytes]) -> None:
+        """Forget records that `take` found to be outdated."""
+        if directory.folder is None or directory.unlinked:
+            return
+        folder, path = directory.folder.id, InodeTable.path(directory)
+        for name in names:
+            await self._records.remove(folder, path, name)
+
+    def _take(self, directory: Node, record: AttrRecord) -> bool:
+        """Apply one record; False where what it belonged to is gone."""
+        node = directory.entries.get(record.name)
+        if record.kind.is_local:
+            if node is None:
+                node = self._inodes.add(directory, record.name, record.kind, mode=0o644)
+                node.size = len(record.attrs.target)
+                node.mtime_ns = node.ctime_ns = record.attrs.mtime_ns or 0
+            elif node.kind is not record.kind:
+                return node.staged is not None  # the server has the name now
+        elif node is None:
+            return dircache.state_of(directory).cut  # not listed may only mean cut off
+        elif node.kind is not record.kind or not _same_version(node, record.version):
+            return False
+        if node.local is NO_ATTRS:
+            node.local = record.attrs
+        node.recorded = True
+        return True
+
+    async def save(self, node: Node) -> None:
+        """Record a node's attributes, or forget them where they say nothing.
+
+        Raises:
+            LocalIOError: they hold while the mount lives, not longer.
+        """
+        if node.folder is None or node.parent is None or node.is_folder_root or node.kind is Kind.SYMLINK:
+            return
+        if node.staged is not None and node.staged.dirty:
+            return  # they belong to a version that does not exist yet: `save` comes again when it does
+        attrs, parent = self._worth_keeping(node), InodeTable.path(node.parent)
+        if attrs == NO_ATTRS and not node.kind.is_local:
+            if node.recorded:
+                node.recorded = False
+                await self._records.remove(node.folder.id, parent, node.name)
+            return
+        version = None
+        if node.kind is Kind.FILE:
+            version = node.validator or Validator(node.mtime_ns, node.size)
+        node.recorded = True
+        await self._records.put(node.folder.id, parent, AttrRecord(node.name, node.kind, version, attrs))
+
+    def _worth_keeping(self, node: Node) -> LocalAttrs:
+        """A node's attributes less a mode that would be shown anyway, which is that of most files."""
+        if node.local.mode == self._policy.default_bits(node):
+            return replace(node.local, mode=None)
+        return node.local
+
+    async def removed(self, folder: str, parent: bytes, node: Node) -> None:
+        """A name is gone; `parent` is the path it was in."""
+        if node.recorded or node.is_dir:
+            node.recorded = False
+            await self._records.remove(folder, parent, node.name)
+
+    async def moved(
+        self,
+        folder: str,
+        node: Node,
+        old: tuple[bytes, bytes],
+        new: tuple[bytes, bytes],
+        replaced: Node | None,
+    ) -> None:
+        """A name was moved from ``(directory, name)`` to another, maybe over one that had a record."""
+        if node.recorded or node.is_dir or (replaced is not None and replaced.recorded):
+            await self._records.rename(folder, *old, *new)
+
+    async def folder_removed(self, folder: str) -> None:
+        """A vfolder was deleted."""
+        await self._records.remove_folder(folder)
+
+
+def _same_version(node: Node, version: Validator | None) -> bool:
+    if version is None:
+        return node.is_dir
+    if node.validator is not None:
+        return version.matches_listing(node.validator.size, node.validator.mtime_ns)
+    return version.matches_listing(node.size, node.mtime_ns)
