@@ -69,7 +69,7 @@ class Records:
             if self._db.execute("pragma user_version").fetchone()[0] == 0:
                 self._create()
             found = self._db.execute("pragma user_version").fetchone()[0]
-        except sqlite3.Error as e:
+        except (sqlite3.Error, OSError) as e:
             raise LocalIOError(
                 f"the records in {path} cannot be used ({e}); move the file away to start anew"
             ) from e
@@ -97,15 +97,17 @@ class Records:
             self._db.execute("begin immediate")
             try:
                 result = work(self._db)
+                self._db.execute("commit")
             except BaseException:
-                self._db.execute("rollback")
+                # A full disk may fail the commit and leave it open, or have rolled back already.
+                if self._db.in_transaction:
+                    self._db.execute("rollback")
                 raise
-            self._db.execute("commit")
             return result
 
         try:
             return await trio.to_thread.run_sync(in_thread, limiter=self._limiter)
-        except sqlite3.Error as e:
+        except (sqlite3.Error, ValueError) as e:  # ValueError: a row whose content is damaged
             raise LocalIOError(f"the records cannot be used: {e}") from e
 
     # --- attributes ----------------------------------------------------------------------------
@@ -119,6 +121,15 @@ class Records:
                 (folder, parent),
             )
             return [_record(*row) for row in rows]
+
+        return await self._run(work)
+
+    async def read_folders(self) -> dict[str, LocalAttrs]:
+        """Attributes of the top directories of all folders, by folder id; their name is empty."""
+
+        def work(db: sqlite3.Connection) -> dict[str, LocalAttrs]:
+            rows = db.execute("select folder, attrs from attributes where name = x''")
+            return {folder: msgspec.msgpack.decode(attrs, type=LocalAttrs) for folder, attrs in rows}
 
         return await self._run(work)
 
