@@ -211,6 +211,8 @@ def test_rsync_twice_transfers_nothing_the_second_time(
         os.utime(source / "sub" / f"f{n}", (1_600_000_000 + n, 1_600_000_000 + n))
     (source / "sub" / "f3").chmod(0o755)
     (source / "link").symlink_to("sub/f3")
+    for path in (source / "sub", source):
+        os.utime(path, (1_500_000_000, 1_500_000_000))
     run("rsync", "-a", f"{source}/", d)
     again(mounted)
     assert run("rsync", "-a", "--itemize-changes", f"{source}/", d) == ""
@@ -236,3 +238,18 @@ def test_virtual_environment_works_on_the_mount(mounted: Mounted, folder: Path) 
     again(mounted)
     code = "import sys; print(sys.prefix)"
     assert run(venv / "bin" / "python", "-c", code).strip() == str(venv)
+
+
+def test_directory_has_the_time_of_its_last_change(mounted: Mounted, folder: Path) -> None:
+    d = mounted.path / folder.name
+    (d / "dir").mkdir()
+    for path in (d / "dir", d):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        assert path.stat().st_mtime == 1_000_000_000
+    again(mounted)
+    assert [path.stat().st_mtime for path in (d, d / "dir")] == [1_000_000_000] * 2
+    (d / "dir" / "new").write_text("x")
+    (d / "other").mkdir()
+    for _ in range(2):
+        assert all(path.stat().st_mtime > 1_500_000_000 for path in (d, d / "dir"))
+        again(mounted)

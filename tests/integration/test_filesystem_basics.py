@@ -26,7 +26,7 @@ from vfsmount.errors import (
     VfsError,
 )
 from vfsmount.fuse.errno_map import errno_of
-from vfsmount.vfs.filesystem import SetAttr
+from vfsmount.vfs.handles import SetAttr
 from vfsmount.vfs.namespace import RENAME_NOREPLACE
 
 BIG = os.urandom(3 * (1 << 20) + 4321)

@@ -26,7 +26,8 @@ from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import ROOT_INO
 from vfsmount.vfs.deadline import within
-from vfsmount.vfs.filesystem import Attr, Filesystem, SetAttr
+from vfsmount.vfs.filesystem import Filesystem
+from vfsmount.vfs.handles import Attr, SetAttr
 from vfsmount.vfs.policy import MountPolicy
 
 PIECE = 128 << 10  # what a kernel asks for at a time

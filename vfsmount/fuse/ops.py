@@ -28,7 +28,8 @@ from pyfuse3 import (
 from vfsmount.errors import NotFound
 from vfsmount.fuse.errno_map import handler
 from vfsmount.values import NAME_MAX, HostUsage
-from vfsmount.vfs.filesystem import Attr, Filesystem, SetAttr
+from vfsmount.vfs.filesystem import Filesystem
+from vfsmount.vfs.handles import Attr, SetAttr
 
 _log = logging.getLogger("vfsmount.fuse")
 

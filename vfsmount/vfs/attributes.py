@@ -9,18 +9,22 @@ directory goes.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from vfsmount.core import dircache
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.errors import LocalIOError
+from vfsmount.errors import AttributeUnsupported, LocalIOError, NoAttribute, NoSpace, NotSupported
 from vfsmount.log import event
 from vfsmount.store.records import AttrRecord, Records
 from vfsmount.values import NO_ATTRS, Kind, LocalAttrs, Validator
 from vfsmount.vfs.policy import MountPolicy
 
 _log = logging.getLogger("vfsmount.vfs.attributes")
+
+XATTRS_MAX = 64 << 10  # bytes of one file's names and values, as ext4 and the kernel have it for one
+RESERVED_XATTRS = b"user.vfsmount."
 
 
 class Attributes:
@@ -66,8 +70,18 @@ class Attributes:
         for name in names:
             await self._records.remove(folder, path, name)
 
+    async def read_folders(self) -> dict[str, LocalAttrs]:
+        """What is recorded of folders' top directories, by folder id."""
+        try:
+            return await self._records.read_folders()
+        except LocalIOError as e:
+            event(_log, logging.WARNING, "records.unreadable", error=str(e))
+            return {}
+
     def _take(self, directory: Node, record: AttrRecord) -> bool:
         """Apply one record; False where what it belonged to is gone."""
+        if not record.name:
+            return True  # the top directory's own: taken in with the list of folders
         node = directory.entries.get(record.name)
         if record.kind.is_local:
             if node is None:
@@ -91,11 +105,15 @@ class Attributes:
         Raises:
             LocalIOError: they hold while the mount lives, not longer.
         """
-        if node.folder is None or node.parent is None or node.is_folder_root or node.kind is Kind.SYMLINK:
+        if node.folder is None or node.parent is None or node.kind is Kind.SYMLINK:
             return
         if node.staged is not None and node.staged.dirty:
             return  # they belong to a version that does not exist yet: `save` comes again when it does
-        attrs, parent = self._worth_keeping(node), InodeTable.path(node.parent)
+        attrs = self._worth_keeping(node)
+        if node.is_folder_root:
+            await self._records.put(node.folder.id, b"", AttrRecord(b"", node.kind, None, attrs))
+            return
+        parent = InodeTable.path(node.parent)
         if attrs == NO_ATTRS and not node.kind.is_local:
             if node.recorded:
                 node.recorded = False
@@ -106,6 +124,49 @@ class Attributes:
             version = node.validator or Validator(node.mtime_ns, node.size)
         node.recorded = True
         await self._records.put(node.folder.id, parent, AttrRecord(node.name, node.kind, version, attrs))
+
+    @staticmethod
+    def get_xattr(node: Node, name: bytes) -> bytes:
+        """Value of an extended attribute.
+
+        Raises:
+            NoAttribute: it is not set.
+        """
+        value = dict(node.local.xattrs).get(name)
+        if value is None:
+            raise NoAttribute("no such attribute")
+        return value
+
+    async def set_xattr(self, node: Node, name: bytes, value: bytes | None) -> None:
+        """Set an extended attribute of the ``user.`` namespace, or remove it (None).
+
+        Raises:
+            NoAttribute: to be removed, and not set.
+            AttributeUnsupported: another namespace.
+            NotSupported: a name of the mount's own.
+            NoSpace: over 64 KiB in all.
+        """
+        if not name.startswith(b"user."):
+            raise AttributeUnsupported("only user.* attributes are kept")
+        if name.startswith(RESERVED_XATTRS):
+            raise NotSupported("user.vfsmount.* belongs to the mount")
+        kept = dict(node.local.xattrs)
+        if value is not None:
+            kept[name] = value
+        elif kept.pop(name, None) is None:
+            raise NoAttribute("no such attribute")
+        if sum(len(n) + len(v) for n, v in kept.items()) > XATTRS_MAX:
+            raise NoSpace("the attributes of one file may take 64 KiB")
+        node.local = replace(node.local, xattrs=tuple(kept.items()))
+        node.ctime_ns = time.time_ns()
+        await self.save(node)
+
+    async def save_if_possible(self, node: Node) -> None:
+        """`save` after something that has succeeded already, and must not fail for want of a row."""
+        try:
+            await self.save(node)
+        except LocalIOError as e:
+            event(_log, logging.WARNING, "records.unwritable", ino=node.ino, error=str(e))
 
     def _worth_keeping(self, node: Node) -> LocalAttrs:
         """A node's attributes less a mode that would be shown anyway, which is that of most files."""

@@ -11,7 +11,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -20,14 +19,10 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.blockindex import BlockIndex
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.core.readahead import Readahead
 from vfsmount.errors import (
-    AttributeUnsupported,
     BadHandle,
     InvalidRequest,
     IsADirectory,
-    NoAttribute,
-    NoSpace,
     NotADirectory,
     NotFound,
     NotSupported,
@@ -40,6 +35,7 @@ from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import HostUsage, Ino, Kind, LocalAttrs
 from vfsmount.vfs.attributes import Attributes
+from vfsmount.vfs.handles import Attr, DirHandle, Handle, Opened, SetAttr
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.namespace import Namespace
 from vfsmount.vfs.paths import PathGate
@@ -49,74 +45,6 @@ from vfsmount.vfs.usage import HostUsageCache
 from vfsmount.vfs.writer import Unsent, Writer
 
 _log = logging.getLogger("vfsmount.vfs")
-
-XATTRS_MAX = 64 << 10  # bytes of one file's names and values, as ext4 and the kernel have it for one
-RESERVED_XATTRS = b"user.vfsmount."
-
-
-@dataclass(frozen=True, slots=True)
-class Attr:
-    """What stat(2) shows, and for how long (seconds) it may be believed without asking again."""
-
-    ino: Ino
-    mode: int
-    size: int
-    uid: int
-    gid: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-    nlink: int
-    attr_ttl_s: float
-    entry_ttl_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SetAttr:
-    """What setattr changes; None leaves a field alone. Times in ns."""
-
-    size: int | None = None
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    atime_ns: int | None = None
-    mtime_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A new handle, and whether pages the caller still holds of the file are its content."""
-
-    fh: int
-    keep_cache: bool
-
-
-@dataclass(slots=True)
-class _Handle:
-    """One open file.
-
-    Attributes:
-        epoch: whose content it reads; see `Node.epoch`.
-        met: it has shown bytes or taken some, so it can no longer change over to a newer version.
-    """
-
-    node: Node
-    flags: int
-    epoch: int
-    met: bool = False
-    ahead: Readahead = field(default_factory=Readahead)
-
-    @property
-    def writable(self) -> bool:
-        return self.flags & os.O_ACCMODE != os.O_RDONLY
-
-
-@dataclass(slots=True)
-class _DirHandle:
-    """One open directory: its entries as they were when it was opened or rewound."""
-
-    node: Node
-    entries: list[tuple[bytes, Node]] | None = None
 
 
 class Filesystem:
@@ -166,8 +94,8 @@ class Filesystem:
             policy,
         )
         self._usage = HostUsageCache(client, nursery)
-        self._handles: dict[int, _Handle] = {}
-        self._dir_handles: dict[int, _DirHandle] = {}
+        self._handles: dict[int, Handle] = {}
+        self._dir_handles: dict[int, DirHandle] = {}
         self._next_fh = 1
         nursery.start_soon(self._writer.run)
 
@@ -266,43 +194,18 @@ class Filesystem:
     # --- extended attributes -------------------------------------------------------------------
 
     def get_xattr(self, ino: int, name: bytes) -> bytes:
-        """Value of an extended attribute.
-
-        Raises:
-            NoAttribute: it is not set.
-        """
-        value = dict(self._inodes.get(ino).local.xattrs).get(name)
-        if value is None:
-            raise NoAttribute("no such attribute")
-        return value
+        """Value of an extended attribute; NoAttribute where it is not set."""
+        return self._attributes.get_xattr(self._inodes.get(ino), name)
 
     def list_xattrs(self, ino: int) -> list[bytes]:
         """Names of the extended attributes that are set."""
         return [name for name, _ in self._inodes.get(ino).local.xattrs]
 
     async def set_xattr(self, ino: int, name: bytes, value: bytes | None) -> None:
-        """Set an extended attribute of the ``user.`` namespace, or remove it (None).
-
-        Raises:
-            NoAttribute: to be removed, and not set.
-            AttributeUnsupported: another namespace; NoSpace: over 64 KiB in all.
-        """
+        """Set an extended attribute, or remove it (None); see `Attributes.set_xattr`."""
         node = self._inodes.get(ino)
         self._gate.check_writable(node)
-        if not name.startswith(b"user."):
-            raise AttributeUnsupported("only user.* attributes are kept")
-        if name.startswith(RESERVED_XATTRS):
-            raise NotSupported("user.vfsmount.* belongs to the mount")
-        kept = dict(node.local.xattrs)
-        if value is not None:
-            kept[name] = value
-        elif kept.pop(name, None) is None:
-            raise NoAttribute("no such attribute")
-        if sum(len(n) + len(v) for n, v in kept.items()) > XATTRS_MAX:
-            raise NoSpace("the attributes of one file may take 64 KiB")
-        node.local = replace(node.local, xattrs=tuple(kept.items()))
-        node.ctime_ns = time.time_ns()
-        await self._attributes.save(node)
+        await self._attributes.set_xattr(node, name, value)
 
     # --- links and special files ---------------------------------------------------------------
 
@@ -365,7 +268,7 @@ class Filesystem:
             raise NotFound("the directory was removed")
         await self._metadata.refresh(node)
         fh = self._new_fh()
-        self._dir_handles[fh] = _DirHandle(node)
+        self._dir_handles[fh] = DirHandle(node)
         node.opens += 1  # keeps the listing here while somebody reads it
         return fh
 
@@ -438,7 +341,7 @@ class Filesystem:
         fh, self._next_fh = self._next_fh, self._next_fh + 1
         return fh
 
-    def _handle(self, fh: int) -> _Handle:
+    def _handle(self, fh: int) -> Handle:
         try:
             return self._handles[fh]
         except KeyError:
@@ -451,7 +354,7 @@ class Filesystem:
 
     def _register(self, node: Node, flags: int) -> int:
         fh = self._new_fh()
-        self._handles[fh] = handle = _Handle(node, flags, node.epoch)
+        self._handles[fh] = handle = Handle(node, flags, node.epoch)
         node.opens += 1
         node.writers += handle.writable
         return fh

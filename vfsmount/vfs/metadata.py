@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import trio
@@ -30,7 +30,7 @@ from vfsmount.errors import (
     Stale,
 )
 from vfsmount.log import event
-from vfsmount.values import NO_ATTRS, Folder, Kind, Listing, RemoteEntry, Validator
+from vfsmount.values import NO_ATTRS, Folder, Kind, Listing, LocalAttrs, RemoteEntry, Validator
 from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.paths import PathGate, child_path, folder_of, hidden, remote_path
 from vfsmount.vfs.policy import MountPolicy
@@ -367,17 +367,18 @@ class Metadata:
         asked_at = trio.current_time()
         ticket = dircache.begin_fetch(root, asked_at)
         try:
+            kept = await self._attributes.read_folders()
             folders = await self._client.list_folders()
         finally:
             dircache.abandon_fetch(root)
         state = dircache.state_of(root)
         if state.change_no == ticket.change_no:
-            self._show(folders)
+            self._show(folders, kept)
             state.listed = True
             state.fetched_at = asked_at
         # else: we created or renamed a folder meanwhile and the list may lack it; it will be asked again
 
-    def _show(self, folders: list[Folder]) -> None:
+    def _show(self, folders: list[Folder], kept: Mapping[str, LocalAttrs]) -> None:
         shown = shown_folders(
             folders, addressed_by_name=not self._client.traits.by_id, only=self._policy.only
         )
@@ -400,7 +401,7 @@ class Metadata:
                 assert ref is not None
                 ref.folder = s.folder
             elif s.name not in root.entries:  # else a folder with unsent files still holds the name
-                self.add_folder(s.name, s.folder)
+                self.add_folder(s.name, s.folder).local = kept.get(s.folder.id, NO_ATTRS)
 
     def add_folder(self, name: bytes, folder: Folder) -> Node:
         """Show a vfolder under `name`."""

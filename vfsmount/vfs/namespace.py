@@ -69,6 +69,7 @@ class Namespace:
         self._gate = gate
         self._attributes = attributes
         self._policy = policy
+        self._outdated: set[Node] = set()  # directories whose recorded time is no longer theirs
 
     # --- making --------------------------------------------------------------------------------
 
@@ -93,7 +94,8 @@ class Namespace:
         node.checked_at = asked_at
         dircache.known_empty(node, asked_at)
         self._changed(parent, name)
-        await self._attributes.save(node)
+        await self._attributes.save_if_possible(node)
+        await self._save_times()
         return node
 
     async def make_local(self, parent: Node, name: bytes, kind: Kind, attrs: LocalAttrs) -> Node:
@@ -113,6 +115,7 @@ class Namespace:
         node.size = len(attrs.target)
         self._changed(parent, name)
         await self._attributes.save(node)
+        await self._save_times()
         return node
 
     async def create(self, parent: Node, name: bytes, mode: int, *, exclusive: bool) -> Node:
@@ -130,7 +133,10 @@ class Namespace:
         if node is None and exclusive and listing_age > self._policy.attr_ttl_s:
             await self._refuse_if_there(parent, name)
         if node is None:
-            return await self._writer.create(parent, name, mode)
+            node = await self._writer.create(parent, name, mode)
+            self._touch(parent)
+            await self._save_times()
+            return node
         if exclusive:
             raise AlreadyExists("the name is taken")
         if node.is_dir:
@@ -225,6 +231,7 @@ class Namespace:
         self._changed(parent, name)
         self._writer.let_go(node)
         await self._attributes.removed(folder, path, node)
+        await self._save_times()
 
     # --- moving --------------------------------------------------------------------------------
 
@@ -308,6 +315,7 @@ class Namespace:
             self._changed(new_parent, new_name)
             old, new = (self._inodes.path(parent), old_name), (self._inodes.path(new_parent), new_name)
             await self._attributes.moved(folder_of(node).id, node, old, new, current)
+            await self._save_times()
 
     async def _move_remote(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
         folder, src, dst = folder_of(node), remote_path(node), child_path(new_parent, new_name)
@@ -396,7 +404,19 @@ class Namespace:
 
     def _changed(self, directory: Node, name: bytes) -> None:
         dircache.record_change(directory, name)
+        self._touch(directory)
+
+    def _touch(self, directory: Node) -> None:
+        """A directory has the time of its last change, no longer one that was set before."""
         directory.mtime_ns = directory.ctime_ns = time.time_ns()
+        if directory.local.mtime_ns is not None:
+            directory.local = replace(directory.local, mtime_ns=None)
+            self._outdated.add(directory)
+
+    async def _save_times(self) -> None:
+        """Bring the records of touched directories up to date."""
+        while self._outdated:
+            await self._attributes.save_if_possible(self._outdated.pop())
 
     @contextmanager
     def _unknown_if_lost(self, *directories: Node) -> Iterator[None]:

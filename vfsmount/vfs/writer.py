@@ -20,7 +20,7 @@ import trio
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.errors import DeadlineExceeded, LocalIOError, NotFound, RangeOutside, Stale, VfsError
+from vfsmount.errors import DeadlineExceeded, NotFound, RangeOutside, Stale, VfsError
 from vfsmount.log import event
 from vfsmount.store.staging import StagingArea, StagingFile, check_room
 from vfsmount.values import NO_ATTRS, Kind, LocalAttrs
@@ -304,16 +304,8 @@ class Writer:
         node.checked_at = trio.current_time()
         if parent is not None:
             dircache.record_change(parent, node.name)
-        await self._save_attributes(node)
-
-    async def _save_attributes(self, node: Node) -> None:
-        """Bind what was set to the version just made. The content is safe, whatever comes of this."""
-        if node.local is NO_ATTRS and not node.recorded:
-            return
-        try:
-            await self._attributes.save(node)
-        except LocalIOError as e:
-            event(_log, logging.WARNING, "records.unwritable", ino=node.ino, error=str(e))
+        if node.local is not NO_ATTRS or node.recorded:
+            await self._attributes.save_if_possible(node)  # what was set, bound to the version just made
 
     def let_go(self, node: Node) -> None:
         """Drop local content that nobody needs: clean or nameless, and not open for writing."""
