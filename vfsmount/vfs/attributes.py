@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from vfsmount.core import dircache
@@ -36,10 +37,11 @@ class Attributes:
         self._inodes = inodes
         self._policy = policy
 
-    async def read(self, directory: Node) -> list[AttrRecord]:
+    async def read(self, directory: Node) -> list[AttrRecord] | None:
         """What is recorded of a directory's names; nothing where it has been taken in already.
 
-        Asked before the listing is, so that listing and records can be taken in together.
+        Asked before the listing is, so that listing and records can be taken in together. None where
+        they cannot be read now: the next listing asks again.
         """
         if dircache.state_of(directory).attrs_loaded or directory.folder is None:
             return []
@@ -48,10 +50,10 @@ class Attributes:
         except LocalIOError as e:
             # Shown without them rather than not at all; nothing of the server's depends on these rows.
             event(_log, logging.WARNING, "records.unreadable", ino=directory.ino, error=str(e))
-            return []
+            return None
 
-    def take(self, directory: Node, found: list[AttrRecord], newer: Collection[bytes]) -> list[bytes]:
-        """Apply records to a directory that has just been listed.
+    def take(self, directory: Node, found: list[AttrRecord] | None, newer: Collection[bytes]) -> list[bytes]:
+        """Apply what `read` gave to a directory that has just been listed.
 
         Args:
             newer: names we changed since the records were read.
@@ -59,16 +61,21 @@ class Attributes:
         Returns:
             Names whose records are about something that is gone; see `drop`.
         """
+        if found is None:
+            return []
         dircache.state_of(directory).attrs_loaded = True
         return [r.name for r in found if r.name not in newer and not self._take(directory, r)]
 
     async def drop(self, directory: Node, names: Iterable[bytes]) -> None:
         """Forget records that `take` found to be outdated."""
-        if directory.folder is None or directory.unlinked:
-            return
-        folder, path = directory.folder.id, InodeTable.path(directory)
         for name in names:
-            await self._records.remove(folder, path, name)
+            if directory.folder is None or directory.unlinked:
+                return
+            node = directory.entries.get(name)
+            if node is not None and node.recorded:
+                continue  # recorded anew while we removed others
+            with _only_logged(directory):
+                await self._records.remove(directory.folder.id, InodeTable.path(directory), name)
 
     async def read_folders(self) -> dict[str, LocalAttrs]:
         """What is recorded of folders' top directories, by folder id."""
@@ -163,10 +170,8 @@ class Attributes:
 
     async def save_if_possible(self, node: Node) -> None:
         """`save` after something that has succeeded already, and must not fail for want of a row."""
-        try:
+        with _only_logged(node):
             await self.save(node)
-        except LocalIOError as e:
-            event(_log, logging.WARNING, "records.unwritable", ino=node.ino, error=str(e))
 
     def _worth_keeping(self, node: Node) -> LocalAttrs:
         """A node's attributes less a mode that would be shown anyway, which is that of most files."""
@@ -175,10 +180,15 @@ class Attributes:
         return node.local
 
     async def removed(self, folder: str, parent: bytes, node: Node) -> None:
-        """A name is gone; `parent` is the path it was in."""
+        """A name is gone; `parent` is the path it was in.
+
+        Raises:
+            LocalIOError: what existed here only will be back with the next mount.
+        """
         if node.recorded or node.is_dir:
             node.recorded = False
-            await self._records.remove(folder, parent, node.name)
+            with _only_logged(node, unless=node.kind.is_local):
+                await self._records.remove(folder, parent, node.name)
 
     async def moved(
         self,
@@ -188,13 +198,31 @@ class Attributes:
         new: tuple[bytes, bytes],
         replaced: Node | None,
     ) -> None:
-        """A name was moved from ``(directory, name)`` to another, maybe over one that had a record."""
-        if node.recorded or node.is_dir or (replaced is not None and replaced.recorded):
-            await self._records.rename(folder, *old, *new)
+        """A name was moved from ``(directory, name)`` to another, maybe over one that had a record.
 
-    async def folder_removed(self, folder: str) -> None:
-        """A vfolder was deleted."""
-        await self._records.remove_folder(folder)
+        Raises:
+            LocalIOError: what exists here only will have its old name with the next mount.
+        """
+        if node.recorded or node.is_dir or (replaced is not None and replaced.recorded):
+            with _only_logged(node, unless=node.kind.is_local):
+                await self._records.rename(folder, *old, *new)
+
+    async def folder_removed(self, node: Node) -> None:
+        """A vfolder was deleted; `node`: its top directory."""
+        if node.folder is not None:
+            with _only_logged(node):
+                await self._records.remove_folder(node.folder.id)
+
+
+@contextmanager
+def _only_logged(node: Node, *, unless: bool = False) -> Iterator[None]:
+    """What the server has done already does not fail for want of a row."""
+    try:
+        yield
+    except LocalIOError as e:
+        if unless:
+            raise
+        event(_log, logging.WARNING, "records.unwritable", ino=node.ino, error=str(e))
 
 
 def _same_version(node: Node, version: Validator | None) -> bool:

@@ -82,15 +82,27 @@ class Metadata:
         """
         if not directory.is_dir:
             raise NotADirectory("not a directory")
+        old_will_do = max_age_s is None and dircache.state_of(directory).listed
+        try:
+            # Who holds an older listing waits for a part of the deadline only: it has to be served too.
+            with trio.move_on_after(self._policy.deadline_s / 3 if old_will_do else math.inf) as wait:
+                await self._make_fresh(directory, max_age_s)
+            if wait.cancelled_caught:
+                self._serve_old(directory, "silence")
+        except (RemoteUnavailable, AuthFailed, RateLimited) as e:
+            if not old_will_do:
+                raise
+            self._serve_old(directory, type(e).__name__)
+
+    async def _make_fresh(self, directory: Node, max_age_s: float | None) -> None:
         while not self._is_fresh(directory, max_age_s):
             if max_age_s is None and trio.current_time() < self._silent_until and directory.listing.listed:
                 return
             waiting = self._in_flight.get(directory)
-            if waiting is not None:
-                await waiting.wait()
-                continue
-            await self._fetch(directory, old_will_do=max_age_s is None)
-            return
+            if waiting is None:
+                await self._fetch(directory)
+                return
+            await waiting.wait()
 
     def _is_fresh(self, directory: Node, max_age_s: float | None) -> bool:
         ttl = self.ttl(directory) if max_age_s is None else max_age_s
@@ -100,22 +112,13 @@ class Metadata:
         """Seconds for which this directory's listing is believed."""
         return self._policy.folder_ttl_s if directory is self._inodes.root else self._policy.dir_ttl_s
 
-    async def _fetch(self, directory: Node, *, old_will_do: bool) -> None:
-        old_will_do = old_will_do and directory.listing.listed
+    async def _fetch(self, directory: Node) -> None:
         done = self._in_flight[directory] = trio.Event()
         try:
-            # Who holds an older listing waits for a part of the deadline only: it has to be served too.
-            with trio.move_on_after(self._policy.deadline_s / 3 if old_will_do else math.inf) as wait:
-                if directory is self._inodes.root:
-                    await self._fetch_folders()
-                else:
-                    await self._fetch_listing(directory)
-            if wait.cancelled_caught:
-                self._serve_old(directory, "silence")
-        except (RemoteUnavailable, AuthFailed, RateLimited) as e:
-            if not old_will_do:
-                raise
-            self._serve_old(directory, type(e).__name__)
+            if directory is self._inodes.root:
+                await self._fetch_folders()
+            else:
+                await self._fetch_listing(directory)
         finally:
             del self._in_flight[directory]
             done.set()

@@ -94,6 +94,8 @@ class Namespace:
         node.checked_at = asked_at
         dircache.known_empty(node, asked_at)
         self._changed(parent, name)
+        # Rows may be left of a directory of that name that somebody else removed.
+        await self._attributes.removed(folder.id, self._inodes.path(parent), node)
         await self._attributes.save_if_possible(node)
         await self._save_times()
         return node
@@ -114,7 +116,12 @@ class Namespace:
         node.local = replace(attrs, mtime_ns=node.mtime_ns)  # no server knows when it was made
         node.size = len(attrs.target)
         self._changed(parent, name)
-        await self._attributes.save(node)
+        try:
+            await self._attributes.save(node)
+        except BaseException:
+            if not node.unlinked:
+                self._inodes.unlink(node)  # it would not be there in the next mount
+            raise
         await self._save_times()
         return node
 
@@ -386,7 +393,7 @@ class Namespace:
             await self._client.delete_folder(folder)
             self._inodes.unlink(node)
             self._changed(self._inodes.root, node.name)
-            await self._attributes.folder_removed(folder.id)
+            await self._attributes.folder_removed(node)
 
     # --- shared --------------------------------------------------------------------------------
 

@@ -1,0 +1,306 @@
+"""Ways to lose data that were closed once: they stay closed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.embedded import Embedded
+from tests.support.fixtures import fresh
+from tests.support.vfs import PIECE, Driver, release, serving, until
+from vfsmount.api import shapes
+from vfsmount.api.transfer import Transfers
+from vfsmount.api.upload import Progress
+from vfsmount.core import dircache
+from vfsmount.core.blockindex import BLOCK_SIZE
+from vfsmount.errors import NotEmpty, Stale, VfsError
+from vfsmount.values import Folder, RangeReply
+
+LISTING = "/folders/{vf}/files"
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(directory)): p.read_bytes()
+        for p in directory.rglob("*")
+        if p.is_file() and ".upload" not in p.parts
+    }
+
+
+# --- an upload of which nobody knows whether it arrived -----------------------------------------
+
+
+async def _send_with_no_answer(d: Driver, server: Embedded, path: str, data: bytes) -> None:
+    """The server has the file, and says nothing about it until the time is up."""
+    fh = await d.create(path, os.O_WRONLY)
+    await d.fs.write(fh, 0, data)
+    server.faults(
+        {
+            "rules": [
+                {"action": "lose_reply", "half": "storage", "method": "PATCH"},
+                {"action": "reset", "half": "storage", "times": None},
+            ]
+        }
+    )
+    with pytest.raises(VfsError):
+        async with d.deadline():
+            await d.fs.flush(fh)
+    with pytest.raises(VfsError):
+        async with d.deadline():
+            await d.fs.release(fh)
+    server.clear_faults()
+
+
+@pytest.mark.usefixtures("expect_warnings")
+async def test_unlink_of_what_may_have_arrived_leaves_nothing(both: Embedded, tmp_path: Path) -> None:
+    name, folder = fresh(both)
+    async with serving(both, tmp_path, deadline_s=1.0, retry_every_s=3600) as d:
+        await _send_with_no_answer(d, both, f"{name}/f", b"content")
+        assert contents(both.folder_dir(folder)) == {"f": b"content"}
+        await d.unlink(f"{name}/f")
+        assert contents(both.folder_dir(folder)) == {}
+        await d.look_again(name)
+        assert await d.names(name) == []
+        assert await d.fs.drain() == []
+
+
+@pytest.mark.usefixtures("expect_warnings")
+@pytest.mark.parametrize("there", [False, True], ids=["free", "taken"])
+async def test_rename_of_what_may_have_arrived_leaves_the_new_name_only(
+    both: Embedded, tmp_path: Path, there: bool
+) -> None:
+    name, folder = fresh(both)
+    if there:
+        (both.folder_dir(folder) / "new").write_bytes(b"older")
+    async with serving(both, tmp_path, deadline_s=1.0, retry_every_s=3600) as d:
+        await _send_with_no_answer(d, both, f"{name}/old", b"content")
+        await d.rename(f"{name}/old", f"{name}/new")
+        assert await d.names(name) == ["new"]
+        assert await d.read(f"{name}/new") == b"content"
+        fh = await d.open(f"{name}/new", os.O_WRONLY)
+        await d.close(fh)
+        assert contents(both.folder_dir(folder)) == {"new": b"content"}
+        await d.look_again(name)
+        assert await d.names(name) == ["new"]
+        assert await d.fs.drain() == []
+
+
+@pytest.mark.usefixtures("expect_warnings")
+async def test_rename_of_what_did_not_arrive_sends_it_to_the_new_name(both: Embedded, tmp_path: Path) -> None:
+    name, folder = fresh(both)
+    async with serving(both, tmp_path, deadline_s=1.0, retry_every_s=3600) as d:
+        fh = await d.create(f"{name}/old", os.O_WRONLY)
+        await d.fs.write(fh, 0, b"content")
+        both.faults({"rules": [{"action": "reset", "half": "storage", "times": None}]})
+        with pytest.raises(VfsError):
+            async with d.deadline():
+                await d.fs.flush(fh)
+        both.clear_faults()
+        await d.rename(f"{name}/old", f"{name}/new")
+        await d.close(fh)
+        assert contents(both.folder_dir(folder)) == {"new": b"content"}
+
+
+# --- names that cannot be shown -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "..", "", "x" * 256, "\0", "half a pair \ud800"],
+    ids=["slash", "up", "", "long", "nul", "utf16"],
+)
+def test_listing_with_a_name_that_cannot_be_shown_does_not_pass_for_empty(name: str) -> None:
+    listing, dropped = shapes.listing({"items": [{"name": name, "type": "FILE", "size": 1}]})
+    assert (listing.entries, listing.cut, dropped) == ((), True, 1)
+    assert shapes.listing({"items": []})[0].cut is False
+
+
+async def test_directory_whose_listing_may_be_cut_is_not_removed(tmp_path: Path) -> None:
+    """As with names that are left out, for which no server here can be made to have a file."""
+    for dialect in ("23.09", "26"):
+        with Embedded(tmp_path / dialect, dialect=dialect, scandir_limit=100) as server:
+            name, folder = fresh(server)
+            directory = server.folder_dir(folder) / "dir"
+            directory.mkdir()
+            for n in range(130):
+                (directory / f"f{n}").write_bytes(b"x")
+            async with serving(server, tmp_path / f"state{dialect}") as d:
+                for shown in await d.names(f"{name}/dir"):
+                    await d.unlink(f"{name}/dir/{shown}")
+                left = contents(directory)
+                assert len(left) == 30
+                with pytest.raises(NotEmpty):
+                    await d.rmdir(f"{name}/dir")
+                assert contents(directory) == left
+
+
+# --- a file that is rewritten in place while it is read -----------------------------------------
+
+SIZE = 8 << 20
+OLD, NEW = b"a" * SIZE, b"b" * SIZE
+
+
+def a_file_of_long_ago(directory: Path) -> Path:
+    path = directory / "f"
+    path.write_bytes(OLD)
+    os.utime(path, ns=(10**18, 10**18))
+    return path
+
+
+def rewrite_in_place(path: Path, data: bytes) -> None:
+    """As a program in a session does it: same inode, same size, a new time."""
+    with path.open("r+b") as f:
+        f.write(data)
+
+
+def overtake(transfers: Transfers, path: Path, *, at_least: int) -> list[int]:
+    """Rewrite the file when the first bytes of a long range have arrived; the list says that it was done."""
+    done: list[int] = []
+    read_range = transfers.read_range
+
+    async def overtaken(
+        folder: Folder, name: str, start: int, length: int, *, on_progress: Progress, **more: Any
+    ) -> RangeReply:
+        def progress(count: int) -> None:
+            on_progress(count)
+            if length >= at_least and not done:
+                done.append(start)
+                rewrite_in_place(path, NEW)
+
+        return await read_range(folder, name, start, length, on_progress=progress, **more)
+
+    transfers.read_range = overtaken  # type: ignore[method-assign, assignment]
+    return done
+
+
+async def test_server_mixes_two_versions_of_a_file_that_is_rewritten(both: Embedded, tmp_path: Path) -> None:
+    """What the tests below rest on: one reply, one validator, bytes of both."""
+    name, folder = fresh(both)
+    path = a_file_of_long_ago(both.folder_dir(folder))
+    async with serving(both, tmp_path) as d:
+        transfers = d.fs._reader._transfers
+        done = overtake(transfers, path, at_least=SIZE)
+        node = d.node((await d.stat(f"{name}/f")).ino)
+        assert node.folder is not None
+        reply = await transfers.read_range(node.folder, "f", 0, SIZE, on_progress=lambda count: None)
+        assert done and reply.validator.mtime_ns == 10**18
+        assert set(reply.data) == set(b"ab")
+
+
+@pytest.mark.parametrize("at_least", [1, 2 * BLOCK_SIZE, 4 << 20], ids=["first", "second", "long"])
+async def test_reading_a_file_that_is_rewritten_never_mixes(
+    both: Embedded, tmp_path: Path, at_least: int
+) -> None:
+    name, folder = fresh(both)
+    path = a_file_of_long_ago(both.folder_dir(folder))
+    async with serving(both, tmp_path) as d:
+        done = overtake(d.fs._reader._transfers, path, at_least=at_least)
+        fh = await d.open(f"{name}/f")
+        got = b""
+        try:
+            while part := await d.fs.read(fh, len(got), PIECE):
+                got += part
+        except Stale:
+            assert OLD.startswith(got)
+        else:
+            assert got in (OLD, NEW)
+        assert done
+        await d.fs.release(fh)
+        assert await d.read(f"{name}/f") == NEW
+
+
+@pytest.mark.parametrize("met", [False, True])
+async def test_appending_to_a_file_that_is_rewritten_never_mixes(
+    both: Embedded, tmp_path: Path, met: bool
+) -> None:
+    name, folder = fresh(both)
+    path = a_file_of_long_ago(both.folder_dir(folder))
+    async with serving(both, tmp_path) as d:
+        fh = await d.open(f"{name}/f", os.O_RDWR | os.O_APPEND)
+        if met:
+            assert await d.fs.read(fh, 0, 1) == b"a"
+        done = overtake(d.fs._writer._transfers, path, at_least=SIZE)
+        try:
+            await d.fs.write(fh, 0, b"tail")
+        except Stale:
+            assert met  # the handle has shown the old version, so it cannot go on with the new one
+            expected = NEW
+        else:
+            assert not met
+            expected = NEW + b"tail"
+        assert done
+        await d.close(fh)
+        assert path.read_bytes() == expected
+
+
+async def test_truncating_a_file_that_is_rewritten_never_mixes(both: Embedded, tmp_path: Path) -> None:
+    name, folder = fresh(both)
+    path = a_file_of_long_ago(both.folder_dir(folder))
+    async with serving(both, tmp_path) as d:
+        done = overtake(d.fs._writer._transfers, path, at_least=SIZE // 2)
+        with suppress(Stale):
+            await d.truncate(f"{name}/f", SIZE // 2)
+        assert done
+        assert path.read_bytes() in (NEW, NEW[: SIZE // 2])
+
+
+# --- a manager that says nothing ----------------------------------------------------------------
+
+
+def silence(server: Embedded) -> None:
+    server.faults({"rules": [{"action": "stall", "half": "manager", "times": None}]})
+
+
+async def test_what_is_held_is_listed_while_the_manager_is_silent(both: Embedded, tmp_path: Path) -> None:
+    name, folder = fresh(both)
+    (both.folder_dir(folder) / "sub").mkdir()
+    (both.folder_dir(folder) / "sub" / "f").write_bytes(b"x")
+    async with serving(both, tmp_path, dir_ttl_s=0.1, folder_ttl_s=0.1, deadline_s=12.0) as d:
+        assert await d.names(f"{name}/sub") == ["f"]
+        fetched_at = d.node((await d.stat(f"{name}/sub")).ino).listing.fetched_at
+        (both.folder_dir(folder) / "sub" / "g").write_bytes(b"y")
+        await trio.sleep(0.2)  # the time of belief
+        silence(both)
+        with trio.fail_after(11.0):  # the deadline is twelve, and three directories are asked for
+            assert await d.names(f"{name}/sub") == ["f"]
+        assert d.node((await d.stat(f"{name}/sub")).ino).listing.fetched_at == fetched_at
+        async with d.deadline():
+            assert (await d.stat(f"{name}/sub/f")).size == 1
+        both.clear_faults()
+        with trio.fail_after(20):
+            while await d.names(f"{name}/sub") != ["f", "g"]:
+                await trio.sleep(0.01)
+        assert (await d.stat(f"{name}/sub/g")).size == 1
+
+
+async def test_what_is_held_is_listed_while_a_fresh_look_hangs(both: Embedded, tmp_path: Path) -> None:
+    """An rmdir wants no old listing and waits; who takes an old one is not to wait with it."""
+    name, folder = fresh(both)
+    (both.folder_dir(folder) / "sub").mkdir()
+    (both.folder_dir(folder) / "sub" / "f").write_bytes(b"x")
+    async with serving(both, tmp_path, deadline_s=6.0) as d:
+        assert await d.names(f"{name}/sub") == ["f"]
+        parent, base = await d.parent(f"{name}/sub")
+        sub = d.node((await d.stat(f"{name}/sub")).ino)
+        silence(both)
+        both.reset_calls()
+
+        async def rmdir() -> None:
+            with suppress(NotEmpty):
+                await d.fs.rmdir(parent, base)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rmdir)
+            await until(lambda: both.count("GET", LISTING) == 1)
+            dircache.expire(sub)
+            async with d.deadline():
+                fh = await d.fs.opendir(sub.ino)
+                assert [n for n, _ in await d.fs.readdir(fh, 0)] == [b".", b"..", b"f"]
+                d.fs.releasedir(fh)
+            release(both)
+            both.clear_faults()
