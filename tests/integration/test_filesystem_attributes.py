@@ -435,3 +435,61 @@ async def test_listing_is_shown_although_records_fail(
         await d.look_again(name)
         assert await d.names(name) == ["f", "link", "outdated"]
         assert (await d.stat(f"{name}/f")).mode & 0o7777 == 0o711
+
+
+# --- races and gaps -----------------------------------------------------------------------------
+
+
+async def test_removing_outdated_records_spares_what_was_made_meanwhile(
+    both: Embedded, tmp_path: Path
+) -> None:
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    for n in ("a", "b"):
+        (disk / n).write_bytes(b"x")
+    async with serving(both, tmp_path) as d:
+        for n in ("a", "b"):
+            await setattr_(d, f"{name}/{n}")
+    for n in ("a", "b"):
+        (disk / n).unlink()
+    async with serving(both, tmp_path) as d:
+        parent = (await d.stat(name)).ino
+        stall(both, "GET", LISTINGS)
+        both.reset_calls()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(d.names, name)
+            await until(lambda: both.count("GET", LISTING) == 1)
+            limiter = d.fs._attributes._records._limiter
+            with closing(sqlite3.connect(tmp_path / "records.sqlite", isolation_level=None)) as db:
+                db.execute("begin immediate")  # the removal of the first record has to wait
+                release(both)
+                await until(lambda: limiter.borrowed_tokens == 1)
+                nursery.start_soon(d.fs.symlink, parent, b"b", b"target")
+                await until(lambda: limiter.statistics().tasks_waiting == 1)
+                db.execute("rollback")
+        assert await d.names(name) == ["b"]
+        assert rows(tmp_path) == {(b"", b"b")}
+    async with serving(both, tmp_path) as d:
+        assert await readlink(d, f"{name}/b") == b"target"
+
+
+async def test_attributes_of_names_that_a_cut_listing_does_not_show(tmp_path: Path) -> None:
+    for dialect in ("23.09", "26"):
+        state_dir = tmp_path / f"state{dialect}"
+        with Embedded(tmp_path / dialect, dialect=dialect, scandir_limit=100) as server:
+            name, folder = fresh(server)
+            disk = server.folder_dir(folder)
+            for n in range(130):
+                (disk / f"f{n}").write_bytes(b"x")
+            async with serving(server, state_dir) as d:
+                first, second, third = sorted({f"f{n}" for n in range(130)} - set(await d.names(name)))[:3]
+                for n in (first, second, third):
+                    await setattr_(d, f"{name}/{n}")
+            replace(disk / second, b"new")
+            async with serving(server, state_dir) as d:
+                assert len(await d.names(name)) == 100
+                shown = [await d.stat(f"{name}/{n}") for n in (first, second, third)]
+                assert [a.mode & 0o7777 for a in shown] == [0o711, 0o644, 0o711]
+                assert shown[0].mtime_ns == 10**18 + 7
+                await d.unlink(f"{name}/{third}")
+                assert rows(state_dir) == {(b"", first.encode())}

@@ -124,6 +124,19 @@ class Records:
 
         return await self._run(work)
 
+    async def read_name(self, folder: str, parent: bytes, name: bytes) -> AttrRecord | None:
+        """The record of one name."""
+
+        def work(db: sqlite3.Connection) -> AttrRecord | None:
+            row = db.execute(
+                "select name, kind, size, mtime_ns, attrs from attributes"
+                " where folder = ? and parent = ? and name = ?",
+                (folder, parent, name),
+            ).fetchone()
+            return _record(*row) if row else None
+
+        return await self._run(work)
+
     async def read_folders(self) -> dict[str, LocalAttrs]:
         """Attributes of the top directories of all folders, by folder id; their name is empty."""
 

@@ -66,6 +66,20 @@ class Attributes:
         dircache.state_of(directory).attrs_loaded = True
         return [r.name for r in found if r.name not in newer and not self._take(directory, r)]
 
+    async def read_name(self, directory: Node, name: bytes) -> AttrRecord | None:
+        """What is recorded of a name that a cut listing did not show. Asked before the server is."""
+        if directory.folder is None:
+            return None
+        try:
+            return await self._records.read_name(directory.folder.id, InodeTable.path(directory), name)
+        except LocalIOError as e:
+            event(_log, logging.WARNING, "records.unreadable", ino=directory.ino, error=str(e))
+            return None
+
+    def take_name(self, directory: Node, record: AttrRecord | None) -> list[bytes]:
+        """As `take`, for what `read_name` gave."""
+        return [] if record is None or self._take(directory, record) else [record.name]
+
     async def drop(self, directory: Node, names: Iterable[bytes]) -> None:
         """Forget records that `take` found to be outdated."""
         for name in names:

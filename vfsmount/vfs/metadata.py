@@ -241,6 +241,7 @@ class Metadata:
         known = parent.entries.get(name)
         if known is not None and known.staged is not None:
             return known
+        record = await self._attributes.read_name(parent, name) if known is None else None
         kind, validator = Kind.FILE, None
         try:
             validator = await self._transfers.stat(folder, child_path(parent, name))
@@ -259,12 +260,15 @@ class Metadata:
                 return known
             self._inodes.unlink(known)
             known = None
+        is_new = known is None
         if known is None:
             mode = 0o755 if kind is Kind.DIRECTORY else 0o644
             known = self._inodes.add(parent, name, kind, mode=mode)
         if validator is not None:
             self.confirm(known, validator, asked_at)
         known.checked_at = asked_at
+        if is_new:
+            await self._attributes.drop(parent, self._attributes.take_name(parent, record))
         return known
 
     async def follow_link(self, node: Node) -> None:
