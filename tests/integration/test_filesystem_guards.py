@@ -120,23 +120,33 @@ def test_listing_with_a_name_that_cannot_be_shown_does_not_pass_for_empty(name: 
     assert shapes.listing({"items": []})[0].cut is False
 
 
-async def test_directory_whose_listing_may_be_cut_is_not_removed(tmp_path: Path) -> None:
-    """As with names that are left out, for which no server here can be made to have a file."""
-    for dialect in ("23.09", "26"):
-        with Embedded(tmp_path / dialect, dialect=dialect, scandir_limit=100) as server:
-            name, folder = fresh(server)
-            directory = server.folder_dir(folder) / "dir"
-            directory.mkdir()
-            for n in range(130):
-                (directory / f"f{n}").write_bytes(b"x")
-            async with serving(server, tmp_path / f"state{dialect}") as d:
-                for shown in await d.names(f"{name}/dir"):
-                    await d.unlink(f"{name}/dir/{shown}")
-                left = contents(directory)
-                assert len(left) == 30
-                with pytest.raises(NotEmpty):
-                    await d.rmdir(f"{name}/dir")
-                assert contents(directory) == left
+@pytest.mark.usefixtures("expect_warnings")
+@pytest.mark.parametrize("more", [False, True], ids=["alone", "with others"])
+async def test_directory_with_a_name_that_cannot_be_shown_is_not_removed(
+    both: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: bool
+) -> None:
+    """No name that this machine's disk can hold is unfit, so one is declared so."""
+    monkeypatch.setattr(shapes, "_fit_for_a_directory", lambda name: name != b"odd")
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    for n in ("dir", "src"):
+        (disk / n).mkdir()
+    (disk / "dir" / "odd").write_bytes(b"theirs")
+    if more:
+        (disk / "dir" / "usual").write_bytes(b"x")
+    async with serving(both, tmp_path) as d:
+        if more:
+            await d.unlink(f"{name}/dir/usual")
+        assert await d.names(f"{name}/dir") == []
+        with pytest.raises(NotEmpty):
+            await d.rmdir(f"{name}/dir")
+        with pytest.raises(NotEmpty):
+            await d.rename(f"{name}/src", f"{name}/dir")
+        assert contents(disk) == {"dir/odd": b"theirs"}
+        assert await d.names(name) == ["dir", "src"]
+        (disk / "dir" / "odd").unlink()
+        await d.rmdir(f"{name}/dir")
+        assert not (disk / "dir").exists()
 
 
 # --- a file that is rewritten in place while it is read -----------------------------------------
