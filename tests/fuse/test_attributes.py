@@ -253,3 +253,13 @@ def test_directory_has_the_time_of_its_last_change(mounted: Mounted, folder: Pat
     for _ in range(2):
         assert all(path.stat().st_mtime > 1_500_000_000 for path in (d, d / "dir"))
         again(mounted)
+
+
+def test_writing_clears_the_set_id_bits(mounted: Mounted, folder: Path) -> None:
+    d = mounted.path / folder.name
+    (d / "f").write_text("x")
+    (d / "f").chmod(0o6755)
+    assert stat.S_IMODE((d / "f").stat().st_mode) == 0o6755
+    with (d / "f").open("a") as f:
+        f.write("more")
+    assert stat.S_IMODE((d / "f").stat().st_mode) == 0o755

@@ -8,7 +8,7 @@ import pytest
 
 from vfsmount.fuse import device
 
-PARALLEL_DIROPS = 1 << 18
+WANTED = 1 << 18 | 1 << 28  # PARALLEL_DIROPS, HANDLE_KILLPRIV_V2
 
 
 def request(flags: int) -> bytes:
@@ -29,10 +29,10 @@ def fields(message: bytes) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("flags", [0, 1 | 1 << 5, 1 << 16])
-def test_parallel_dirops_only_as_offered(flags: int) -> None:
+def test_only_wanted_bits_are_added_and_only_as_offered(flags: int) -> None:
     offered = device.patch_init_reply(request(0xFFFFFFFF), reply(flags))
-    assert fields(offered)[3] == flags | PARALLEL_DIROPS
-    not_offered = device.patch_init_reply(request(0xFFFFFFFF & ~PARALLEL_DIROPS), reply(flags))
+    assert fields(offered)[3] == flags | WANTED
+    not_offered = device.patch_init_reply(request(0xFFFFFFFF & ~WANTED), reply(flags))
     assert fields(not_offered)[3] == flags
 
 

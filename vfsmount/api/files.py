@@ -160,15 +160,16 @@ class FileCalls(FolderCalls):
         """Begin an upload session for a file of ``size`` bytes.
 
         Leaves a staging file in the folder's ``.upload`` at once. Retried once, because the end of
-        another upload may remove ``.upload`` under this call (contract 3.5).
+        another upload may remove ``.upload`` under this call (contract 3.5); and repeated when its
+        reply is lost, at the price of an empty staging file nobody uses.
         """
         rel = paths.creatable(path)
         assert size >= 0
         body = {"path": rel, "size": size}
         try:
-            reply = await self._write(folder, "POST", "/request-upload", body)
+            reply = await self._write(folder, "POST", "/request-upload", body, idempotent=True)
         except RemoteError:
-            reply = await self._write(folder, "POST", "/request-upload", body)
+            reply = await self._write(folder, "POST", "/request-upload", body, idempotent=True)
         return self._grant(folder, reply)
 
     async def request_download(self, folder: Folder, path: str, *, archive: bool = False) -> Grant:

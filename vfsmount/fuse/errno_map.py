@@ -58,7 +58,7 @@ ERRNO: dict[type[errors.VfsError], int] = {
 # What programs meet every day and is nobody's fault.
 _ORDINARY = frozenset(
     {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.EROFS}
-    | {errno.ENOTDIR, errno.ENODATA, errno.EOPNOTSUPP}
+    | {errno.ENOTDIR, errno.EOPNOTSUPP}
 )
 
 
@@ -87,8 +87,9 @@ def handler(
             raise
         except errors.VfsError as e:
             code = errno_of(e)
-            level = logging.DEBUG if code in _ORDINARY else logging.INFO
-            event(_log, level, "request.failed", op=name, errno=errno.errorcode[code], error=str(e))
+            if code != errno.ENODATA:  # asked for by ls and cp of every file, and never news
+                level = logging.DEBUG if code in _ORDINARY else logging.INFO
+                event(_log, level, "request.failed", op=name, errno=errno.errorcode[code], error=str(e))
             raise pyfuse3.FUSEError(code) from e
         except Exception:
             _log.exception("request.bug op=%s", name)

@@ -220,7 +220,11 @@ class Writer:
         node.version += 1
         node.size = staged.file.size
         node.mtime_ns = node.ctime_ns = time.time_ns()
-        node.local = replace(node.local, mtime_ns=None)
+        mode = node.local.mode
+        if mode is not None and mode & 0o6000:
+            # As write(2) does. We cannot see who wrote, so the superuser's writes clear them too.
+            mode &= ~0o4000 if not mode & 0o010 else ~0o6000
+        node.local = replace(node.local, mtime_ns=None, mode=mode)
 
     async def _stage(self, node: Node, epoch: int, keep: int, pulse: Pulse) -> StagedFile:
         """The node's local content, fetched up to `keep` bytes if there is none. Hold `exclusive`."""
