@@ -212,3 +212,17 @@ def test_folder_is_made_renamed_and_removed(site, folder: Path) -> None:
         (folder.parent / ".dotted").mkdir()
     with raises(errno.EPERM):
         (folder.parent / "file-in-root").write_text("x")
+
+
+def test_folder_is_not_deleted_under_an_upload(site, folder: Path) -> None:
+    made = folder.parent / f"{folder.name}-made"
+    made.mkdir()
+    disk = site.disk(made.name)
+    (disk / ".upload").mkdir()
+    (disk / ".upload" / "0123456789abcdef0123456789abcdef").write_text("half a file")
+    with raises(errno.ENOTEMPTY):
+        made.rmdir()
+    assert disk.is_dir()
+    os.utime(disk / ".upload" / "0123456789abcdef0123456789abcdef", (1_700_000_000, 1_700_000_000))
+    made.rmdir()  # nobody has sent anything for long: it was broken off
+    assert made.name not in os.listdir(folder.parent)

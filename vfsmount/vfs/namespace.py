@@ -44,6 +44,9 @@ from vfsmount.vfs.writer import Writer
 
 _log = logging.getLogger("vfsmount.vfs.namespace")
 
+# The server never cleans up after uploads that broke off (contract 0.10). One that has not grown for
+# this long is taken for broken off, or an empty folder could never be deleted.
+ABANDONED_AFTER_S = 600.0
 RENAME_NOREPLACE = 1
 
 
@@ -387,7 +390,10 @@ class Namespace:
             sessions = await self._client.list_files(folder, ".upload")
         except (NotFound, NotADirectory):
             sessions = None
-        if sessions is not None and sessions.entries:
+        now_ns = (time.time() + self._client.clock_offset_s) * 1e9
+        if sessions is not None and any(
+            now_ns - e.mtime_ns < ABANDONED_AFTER_S * 1e9 for e in sessions.entries
+        ):
             raise NotEmpty("an upload into this folder is under way")
         async with self._gate.moving(node):
             await self._client.delete_folder(folder)
