@@ -263,3 +263,7 @@ def test_writing_clears_the_set_id_bits(mounted: Mounted, folder: Path) -> None:
     with (d / "f").open("a") as f:
         f.write("more")
     assert stat.S_IMODE((d / "f").stat().st_mode) == 0o755
+    if os.geteuid() == 0:
+        (d / "f").chmod(0o4755)
+        os.chown(d / "f", 12345, -1)
+        assert stat.S_IMODE((d / "f").stat().st_mode) == 0o755

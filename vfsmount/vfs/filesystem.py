@@ -39,7 +39,7 @@ from vfsmount.vfs.handles import Attr, DirHandle, Handle, Opened, SetAttr
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.namespace import Namespace
 from vfsmount.vfs.paths import PathGate
-from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.policy import MountPolicy, without_set_id
 from vfsmount.vfs.reader import Reader
 from vfsmount.vfs.usage import HostUsageCache
 from vfsmount.vfs.writer import Unsent, Writer
@@ -180,6 +180,8 @@ class Filesystem:
         self._gate.check_writable(node)
         if change.size is not None:
             await self._truncate(node, change.size, fh)
+        if not node.is_dir and (change.uid is not None or change.gid is not None):
+            node.local = without_set_id(node.local)
         node.local = node.local.updated(
             mode=change.mode if change.mode is None else change.mode & 0o7777,
             uid=change.uid,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vfsmount.core.inodes import Node
-from vfsmount.values import Kind
+from vfsmount.values import Kind, LocalAttrs
 
 # A symlink on the server shows as a file: its text is not told, and every call acts on its target.
 _FORMAT = {
@@ -64,3 +64,13 @@ class MountPolicy:
         if node.is_dir:
             return 0o755 & ~self.umask | 0o700
         return (node.mode & 0o777 | 0o600) & ~self.umask | 0o600
+
+
+def without_set_id(attrs: LocalAttrs) -> LocalAttrs:
+    """Attributes as write(2) and chown(2) leave them: no setuid, and no setgid where a group may execute.
+
+    Ours to do, because we tell the kernel so in INIT (HANDLE_KILLPRIV_V2, see fuse.device).
+    """
+    if attrs.mode is None or not attrs.mode & 0o6000:
+        return attrs
+    return replace(attrs, mode=attrs.mode & (~0o6000 if attrs.mode & 0o010 else ~0o4000))

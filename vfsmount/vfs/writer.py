@@ -28,7 +28,7 @@ from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.deadline import Pulse, wait_behind, within
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
-from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.policy import MountPolicy, without_set_id
 
 _log = logging.getLogger("vfsmount.vfs.writer")
 
@@ -220,11 +220,8 @@ class Writer:
         node.version += 1
         node.size = staged.file.size
         node.mtime_ns = node.ctime_ns = time.time_ns()
-        mode = node.local.mode
-        if mode is not None and mode & 0o6000:
-            # As write(2) does. We cannot see who wrote, so the superuser's writes clear them too.
-            mode &= ~0o4000 if not mode & 0o010 else ~0o6000
-        node.local = replace(node.local, mtime_ns=None, mode=mode)
+        # We cannot see who wrote, so the superuser's writes clear the set-id bits too.
+        node.local = replace(without_set_id(node.local), mtime_ns=None)
 
     async def _stage(self, node: Node, epoch: int, keep: int, pulse: Pulse) -> StagedFile:
         """The node's local content, fetched up to `keep` bytes if there is none. Hold `exclusive`."""
