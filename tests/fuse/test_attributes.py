@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -165,12 +166,9 @@ def test_fifos_and_sockets_work_on_this_machine(mounted: Mounted, folder: Path) 
     writer = subprocess.Popen(["sh", "-c", 'echo through > "$1"', "sh", d / "fifo"])
     assert (d / "fifo").read_text() == "through\n"
     assert writer.wait(20) == 0
-    with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(d)  # the path of a socket may have 108 bytes only
-        try:
-            listener.bind("socket")
-        finally:
-            os.chdir("/")
+    # From inside, because the path of a socket may have 108 bytes only.
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(d):
+        listener.bind("socket")
     again(mounted)
     assert stat.S_ISFIFO((d / "fifo").stat().st_mode)
     assert stat.S_IMODE((d / "fifo").stat().st_mode) == 0o600
