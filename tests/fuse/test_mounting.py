@@ -303,3 +303,23 @@ def test_no_secret_is_shown_anywhere(server: Embedded, env: dict[str, str], tmp_
     for secret in (env["BACKEND_SECRET_KEY"], "token=", "eyJ", "signMethod"):
         assert secret not in log
         assert secret not in shown
+
+
+def test_background_mount_leaves_its_warnings_in_a_log(
+    server: Embedded, env: dict[str, str], tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    done = vfsmount(tmp_path / "mnt", "--state-dir", state, "--deadline", "2", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (state / "vfsmount.log").read_text() == ""
+    server.faults(
+        {"rules": [{"action": "status", "path": "/folders/*/request-upload", "status": 503, "times": None}]}
+    )
+    with pytest.raises(OSError):
+        (tmp_path / "mnt" / "data" / "pending").write_text("x")
+    server.clear_faults()
+    assert vfsmount("umount", tmp_path / "mnt", "--state-dir", state, env=env).returncode == 0
+    log = (state / "vfsmount.log").read_text()
+    assert "WARNING" in log
+    assert env["BACKEND_SECRET_KEY"] not in log
+    assert (state / "vfsmount.log").stat().st_mode & 0o777 == 0o600

@@ -6,6 +6,7 @@ its exit status is the mount's, and whoever runs the next line finds the files t
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def _child(work: Callable[[Callable[[], None]], int], pipe: int) -> None:
             text = str(e) if exit_code(e) is not None else "".join(traceback.format_exception(e))
             say(_Message(status, text))
         else:
-            traceback.print_exc()
+            logging.getLogger("vfsmount.cli").exception("mount.died")
     finally:
         os._exit(status)  # nothing of the parent's is to be run twice at exit
 

@@ -156,7 +156,10 @@ def command(
 
     def in_child(ready: Callable[[], None]) -> int:
         def detached() -> None:
-            log.setup(level, log_path, stderr=False)
+            # Nobody watches a background mount: what went wrong must be somewhere afterwards.
+            quiet = log_path is None and not debug
+            log.setup(logging.WARNING if quiet else level, log_path or state / "vfsmount.log", stderr=False)
+            logging.getLogger("vfsmount.api").setLevel(logging.NOTSET)
             ready()
 
         return work(detached)
