@@ -9,9 +9,12 @@ All access goes through one thread of our own, which keeps the order in which th
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,11 +67,12 @@ class Records:
         try:
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma synchronous = normal")
-            if self._db.execute("pragma user_version").fetchone()[0] == 0:
-                self._create()
-            found = self._db.execute("pragma user_version").fetchone()[0]
+            with _alone(path):
+                self._db.execute("pragma journal_mode = wal")
+                self._db.execute("pragma synchronous = normal")
+                if self._db.execute("pragma user_version").fetchone()[0] == 0:
+                    self._create()
+                found = self._db.execute("pragma user_version").fetchone()[0]
         except (sqlite3.Error, OSError) as e:
             raise LocalIOError(
                 f"the records in {path} cannot be used ({e}); move the file away to start anew"
@@ -77,12 +81,10 @@ class Records:
             raise LocalIOError(f"the records in {path} were written by another version of vfsmount")
 
     def _create(self) -> None:
-        # Two mounts may start at once: the second waits for the first, and finds its work done.
         self._db.execute("begin exclusive")
         try:
-            if self._db.execute("pragma user_version").fetchone()[0] == 0:
-                self._db.execute(_SCHEMA)
-                self._db.execute(f"pragma user_version = {SCHEMA_VERSION}")
+            self._db.execute(_SCHEMA)
+            self._db.execute(f"pragma user_version = {SCHEMA_VERSION}")
             self._db.execute("commit")
         except BaseException:
             self._db.execute("rollback")
@@ -188,6 +190,22 @@ class Records:
     async def remove_folder(self, folder: str) -> None:
         """Forget everything in a folder that was deleted."""
         await self._run(lambda db: db.execute("delete from attributes where folder = ?", (folder,)))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Of mounts that start at once, one sets the database up and the others wait.
+
+    SQLite's own waiting does not cover the change to WAL: where two connections would wait for each
+    other, one is told "database is locked" at once, whatever its timeout.
+    """
+    with open(path.with_suffix(".lock"), "w", opener=_private) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _join(parent: bytes, name: bytes) -> bytes:
