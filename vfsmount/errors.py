@@ -8,6 +8,8 @@ hold a key, a token, a cookie or a query string.
 
 from __future__ import annotations
 
+from vfsmount.values import Validator
+
 
 class VfsError(Exception):
     """Base of all errors this project raises on purpose.
@@ -101,6 +103,18 @@ class OtpRequired(AuthFailed):
 
 class Stale(VfsError):
     """The remote file is no longer the version that was opened."""
+
+
+class Conflict(VfsError):
+    """The target is not the version the content was made from; nothing was put in place.
+
+    Attributes:
+        found: the version that stands there.
+    """
+
+    def __init__(self, message: str = "", *, found: Validator | None = None) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class NoAttribute(VfsError):
@@ -218,6 +232,10 @@ class UploadFailed(VfsError):
 
 class LocalIOError(VfsError):
     """The disk that holds our files failed."""
+
+
+class RecordsFull(LocalIOError):
+    """The disk that holds the records is full; what was to be recorded is not."""
 
 
 class ConfigError(VfsError):

@@ -108,6 +108,17 @@ class Validator:
         return self.size == size and abs(self.mtime_ns - mtime_ns) <= 1500
 
 
+class AnyBase(enum.Enum):
+    """The one value that stands for "whatever is there"."""
+
+    ANY = "any"
+
+
+ANY = AnyBase.ANY
+# What stood under a name when a content was made: a version, nothing, or it does not matter.
+Base = Validator | None | AnyBase
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteEntry:
     """One entry of a listing: a name with the attributes the server knows.

@@ -20,11 +20,13 @@ from vfsmount.core.tus import (
     Event,
     GiveUp,
     Holds,
+    Inspect,
     LeaseHeld,
     Lost,
     Mismatch,
     NewSession,
     Probe,
+    ReadBack,
     Send,
     SessionGone,
     Upload,
@@ -151,6 +153,9 @@ def run(
             case Compare():
                 ours = len(server.target) == len(content) and server.version != before
                 action = upload.next(Compared(ours))
+            case Inspect(start, stop):
+                assert server.staged is not None
+                action = upload.next(ReadBack(server.staged[start:stop] == content[start:stop]))
             case NewSession():
                 server.new_session()
                 action = upload.begin()

@@ -91,7 +91,7 @@ def test_doubled_bytes_are_noticed() -> None:
     assert upload.next(Accepted(13)) == NewSession()
     upload.begin()
     assert upload.next(Holds(5)) == Send(5, 10)
-    assert upload.next(Accepted(120)) == Compare()
+    assert upload.next(Accepted(120)) == Compare(made=120)
 
 
 def test_server_that_lost_bytes_is_not_trusted() -> None:

@@ -15,9 +15,11 @@ import httpx
 from vfsmount.api import paths, problems
 from vfsmount.api.client import Client
 from vfsmount.api.http import Http, read_body, stop_reading
+from vfsmount.api.pieces import Progress, ReadPiece
 from vfsmount.api.retry import retrying
 from vfsmount.api.tokens import FolderTokens
-from vfsmount.api.upload import Progress, ReadPiece, UploadRun
+from vfsmount.api.upload import OnSession, Order, UploadRun, discard
+from vfsmount.core import tus
 from vfsmount.errors import (
     IsADirectory,
     NotFound,
@@ -29,7 +31,7 @@ from vfsmount.errors import (
     TokenExpired,
 )
 from vfsmount.log import event
-from vfsmount.values import Folder, RangeReply, Validator
+from vfsmount.values import ANY, Base, Folder, Grant, RangeReply, Validator
 
 log = logging.getLogger("vfsmount.api")
 
@@ -50,6 +52,7 @@ class Transfers:
         self._client = client
         self._http: Http = client.http
         self._tokens = FolderTokens(client)
+        self._upload_rate = tus.Rate()
         self._proven: set[str] = set()  # hosts that were seen to serve a file through a folder's token
 
     async def read_range(
@@ -127,6 +130,9 @@ class Transfers:
         size: int,
         read: ReadPiece,
         *,
+        base: Base = ANY,
+        session: Grant | None = None,
+        on_session: OnSession | None = None,
         on_progress: Progress | None = None,
     ) -> Validator:
         """Put a whole file in place, atomically, and return the version it became.
@@ -134,16 +140,32 @@ class Transfers:
         Args:
             read: ``await read(offset, length)`` returns exactly these bytes; asked for at most 1 MiB
                 at a time, mostly in order, again from an earlier offset after a failure.
-            on_progress: told the bytes of each piece as it leaves.
+            base: what must stand under the name when the file is put in place: this version (or
+                nothing any more), nothing, or `ANY`. Looked at directly before; the server has no
+                request that would do both at once.
+            session: an unfinished session of an earlier try with this path and content, perhaps of
+                an earlier process, to go on with. It may be finished, gone or too old.
+            on_session: awaited with every new session before a byte goes into it, and with None
+                when the session is of no use any more. Who passes it keeps sessions: failure and
+                cancellation then leave them on the server. Not called on success.
+            on_progress: told the bytes of each piece as it leaves, and 0 for other signs of life.
 
         Raises:
+            Conflict: another version than ``base`` stands there, and stays.
             IsADirectory, NotADirectory, NotFound: the file cannot stand there.
             PermissionDenied, QuotaExceeded: as the server says.
             RemoteUnavailable: it stopped answering; whether the file is in place is unknown.
             UploadFailed: for another reason the file is not in place as it should be.
         """
-        run = UploadRun(self._client, self._http, self.stat, folder, paths.creatable(path), size, read)
-        return await run.run(on_progress)
+        order = Order(folder, paths.creatable(path), size, read, base, session, on_session, on_progress)
+        return await UploadRun(self._client, self._http, self, order, self._upload_rate).run()
+
+    async def discard(self, folder: Folder, grant: Grant) -> None:
+        """Remove what an unfinished upload session holds on the server; best effort.
+
+        Raises no `VfsError`: a session that stays behind costs room and nothing else.
+        """
+        await discard(self._client, folder, grant)
 
     async def _download(
         self, folder: Folder, path: str, headers: Mapping[str, str], consume: Consume[T]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
 import trio
@@ -17,153 +19,200 @@ from vfsmount.api.client import Client
 from vfsmount.api.dialect import Dialect
 from vfsmount.api.files import token_claims
 from vfsmount.api.http import Http, read_body
+from vfsmount.api.pieces import Pieces, Progress, ReadPiece, ReadRange, same_bytes
 from vfsmount.api.tokens import transfer_url
 from vfsmount.core import tus
 from vfsmount.errors import (
+    Conflict,
     InvalidRequest,
     IsADirectory,
     NotFound,
     PermissionDenied,
     ProtocolError,
     RemoteUnavailable,
+    Stale,
     UploadFailed,
     VfsError,
 )
 from vfsmount.log import event
-from vfsmount.values import Folder, Grant, Kind, Validator
+from vfsmount.values import ANY, Base, Folder, Grant, Kind, Validator
 
 log = logging.getLogger("vfsmount.api")
 
-Progress = Callable[[int], None]
-ReadPiece = Callable[[int, int], Awaitable[bytes]]
-Stat = Callable[[Folder, str], Awaitable[Validator]]
+OnSession = Callable[[Grant | None], Awaitable[None]]
 
-READ_SIZE = 1 << 20
 PROBLEM_MAX = 64 << 10
 CLEANUP_S = 3.0
 AT_ONCE_S = 90.0  # left of a token's life when everything still missing goes into one request
+CHECK_AGE_S = 0.3  # of a look at the target when the bytes that complete the file begin to leave
+MEASURED = 1 << 20  # a request with fewer bytes says more about the round trip than about the rate
 CHECK = "BACKEND_OVERRIDE_STORAGE_PROXY"
+UPLOADS = ".upload"  # where the server keeps the sessions of a folder, each a file
 TUS = {"Tus-Resumable": "1.0.0", "Accept-Encoding": "identity", "User-Agent": "vfsmount"}
 
 
-class Pieces(AsyncIterator[bytes]):
-    """The bytes of one PATCH, read as they are sent. No generator: see `http.Body`."""
+class Target(Protocol):
+    """What an upload needs of `Transfers`."""
 
-    def __init__(self, read: ReadPiece, offset: int, length: int, on_progress: Progress | None) -> None:
-        self._read = read
-        self._offset, self._stop = offset, offset + length
-        self._sent = 0  # length of the piece handed out last, which has left when we are asked again
-        self._on_progress = on_progress
+    @property
+    def read_range(self) -> ReadRange: ...
 
-    async def __anext__(self) -> bytes:
-        if self._sent and self._on_progress is not None:
-            self._on_progress(self._sent)
-        missing = self._stop - self._offset
-        if not missing:
-            raise StopAsyncIteration
-        data = await self._read(self._offset, min(READ_SIZE, missing))
-        if not 0 < len(data) <= missing:
-            raise UploadFailed("the content to upload is not as long as was announced")
-        self._sent = len(data)
-        self._offset += len(data)
-        return data
+    async def stat(self, folder: Folder, path: str) -> Validator: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to upload, and where to; see `Transfers.upload`."""
+
+    folder: Folder
+    rel: str
+    size: int
+    read: ReadPiece
+    base: Base = ANY
+    session: Grant | None = None
+    on_session: OnSession | None = None
+    on_progress: Progress | None = None
+
+
+class _Overtaken(Exception):
+    """The target changed after it was looked at; the request was given up before its first byte."""
 
 
 class UploadRun:
-    """One upload from the first request to the verified file."""
+    """One upload from the first request to the verified file.
 
-    def __init__(
-        self, client: Client, http: Http, stat: Stat, folder: Folder, rel: str, size: int, read: ReadPiece
-    ) -> None:
-        if size < 0:
+    Args:
+        rate: the speed of uploads so far; what this one measures is added.
+    """
+
+    def __init__(self, client: Client, http: Http, target: Target, order: Order, rate: tus.Rate) -> None:
+        if order.size < 0:
             raise InvalidRequest("a file has no negative size")
         self._client = client
         self._http = http
-        self._stat = stat
-        self._folder = folder
-        self._rel = rel
-        self._read = read
-        self._plan = tus.Upload(size, blind_append=client.info.dialect is Dialect.V23)
+        self._target = target
+        self._folder, self._rel = order.folder, order.rel
+        self._read = order.read
+        self._base = order.base
+        self._on_session, self._on_progress = order.on_session, order.on_progress
+        self._rate = rate
+        self._plan = tus.Upload(
+            order.size,
+            blind_append=client.info.dialect is Dialect.V23,
+            guarded=order.base is not ANY,
+        )
+        self._inherited = order.session
         self._grant: Grant | None = None
-        self._before: Validator | None = None
-        self._before_known = False
+        self._kept = False  # the caller knows the session and may go on with it
+        self._found: Validator | None = None  # what the last look at the target found
+        self._looked_at = 0.0
+        self._announced = False
 
-    async def run(self, on_progress: Progress | None) -> Validator:
+    async def run(self) -> Validator:
         """See `Transfers.upload`."""
         try:
-            await self._open()
-            action = self._plan.begin()
+            action = await self._first()
             while True:
-                result = await self._step(action, on_progress)
+                result = await self._step(action)
                 if isinstance(result, Validator):
                     return result
                 action = result
         except BaseException:
-            await self._discard()
+            if not self._kept:
+                await self._discard()
             raise
 
-    async def _step(self, action: tus.Action, on_progress: Progress | None) -> tus.Action | Validator:
+    async def _first(self) -> tus.Action:
+        grant = self._inherited
+        if grant is None:
+            await self._open()
+            return self._plan.begin()
+        self._grant, self._kept = grant, self._on_session is not None
+        if not belongs(grant, self._rel, self._plan.length):
+            # It would complete a file of another name, or take another length for the whole.
+            await self._restart("the session belongs to another file")
+            return self._plan.begin()
+        event(log, logging.DEBUG, "upload.resume", folder=self._folder.id, size=self._plan.length)
+        return self._plan.resume()
+
+    async def _step(self, action: tus.Action) -> tus.Action | Validator:
         match action:
             case tus.Send(offset, length):
-                return self._plan.next(await self._send(offset, length, on_progress))
+                return self._plan.next(await self._send(offset, length))
             case tus.Probe(wait_s):
                 await trio.sleep(wait_s)
                 return self._plan.next(await self._probe())
-            case tus.Compare():
-                return self._plan.next(tus.Compared(await self._is_ours()))
-            case tus.NewSession():
-                event(log, logging.WARNING, "upload.restart", folder=self._folder.id, size=self._plan.length)
-                await self._discard()
-                await self._open()
+            case tus.Check():
+                return self._plan.next(await self._check())
+            case tus.Compare(made):
+                return self._plan.next(await self._compare(made))
+            case tus.Inspect(start, stop):
+                return self._plan.next(await self._inspect(start, stop))
+            case tus.NewSession(reason):
+                await self._restart(reason)
                 return self._plan.begin()
-            case tus.Done():
+            case tus.Done(litter):
                 found = await self._verify()
-                if found is not None:
-                    self._grant = None  # the server has ended the session
-                    return found
-                return self._plan.next(tus.Compared(False))
-            case tus.GiveUp(reason, unreachable):
+                if found is None:
+                    return self._plan.next(tus.Compared(False))
+                if litter:
+                    await self._discard()
+                self._grant = None  # the server has ended the session
+                return found
+            case tus.Concede():
+                await self._drop_session()
+                raise Conflict("the file changed on the server", found=self._found)
+            case tus.GiveUp(reason, unreachable, resumable):
+                if not resumable:
+                    await self._drop_session()
                 raise await self._failure(reason, unreachable)
 
+    # --- sessions ------------------------------------------------------------------------------
+
     async def _open(self) -> None:
-        """Begin a session, and meanwhile look at what stands there now, at another server."""
-        if self._before_known:
-            self._grant = await self._client.request_upload(self._folder, self._rel, self._plan.length)
-            return
-        failed: list[VfsError] = []
+        self._grant = await self._client.request_upload(self._folder, self._rel, self._plan.length)
+        if self._on_session is not None:
+            await self._on_session(self._grant)
+            self._kept = True
 
-        async def look() -> None:
-            # Known beforehand, it tells our file from an older one of the same size when the last
-            # reply is lost. Where it cannot be had, such a loss just costs a second upload.
-            try:
-                self._before, self._before_known = await self._stat(self._folder, self._rel), True
-            except (NotFound, IsADirectory):
-                self._before_known = True
-            except VfsError:
-                pass
+    async def _restart(self, why: str) -> None:
+        event(log, logging.WARNING, "upload.restart", folder=self._folder.id, size=self._plan.length, why=why)
+        await self._drop_session()
+        await self._open()
 
-        async def ask() -> None:
-            try:
-                self._grant = await self._client.request_upload(self._folder, self._rel, self._plan.length)
-            except VfsError as e:
-                failed.append(e)
-                nursery.cancel_scope.cancel()
+    async def _drop_session(self) -> None:
+        """The session is of no use any more: first nobody may go on with it, then it is removed."""
+        if self._kept and self._on_session is not None:
+            await self._on_session(None)
+        self._kept = False
+        await self._discard()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(look)
-            nursery.start_soon(ask)
-        if failed:
-            raise failed[0]
+    async def _discard(self) -> None:
+        grant, self._grant = self._grant, None
+        if grant is not None:
+            await discard(self._client, self._folder, grant)
 
-    async def _send(self, offset: int, length: int, on_progress: Progress | None) -> tus.Event:
+    # --- requests ------------------------------------------------------------------------------
+
+    async def _send(self, offset: int, length: int) -> tus.Event:
         headers = {
             **TUS,
             "Upload-Offset": str(offset),
             "Content-Type": "application/offset+octet-stream",
             "Content-Length": str(length),
         }
-        body = Pieces(self._read, offset, length, on_progress)
-        return await self._exchange("PATCH", headers, body, tus.Accepted)
+        self._announce_if_tight(offset)
+        guarded = self._base is not ANY and offset + length >= self._plan.length
+        gate = self._still_replaceable if guarded else None
+        body = Pieces(self._read, offset, length, self._on_progress, gate)
+        started = trio.current_time()
+        try:
+            happened = await self._exchange("PATCH", headers, body, tus.Accepted)
+        except _Overtaken:
+            return tus.Lost(sent=False)
+        if isinstance(happened, tus.Accepted) and length >= MEASURED:
+            self._rate.add(length, trio.current_time() - started)
+        return happened
 
     async def _probe(self) -> tus.Event:
         return await self._exchange("HEAD", TUS, None, tus.Holds)
@@ -176,10 +225,9 @@ class UploadRun:
         success: type[tus.Accepted] | type[tus.Holds],
     ) -> tus.Event:
         assert self._grant is not None
-        grant = self._grant
-        left_s = grant.expires_at - time.time() - self._client.clock_offset_s
-        self._plan.at_once = bool(grant.expires_at) and left_s < AT_ONCE_S
-        url = httpx.URL(transfer_url(grant))
+        left_s = self._token_left_s(self._grant)
+        self._plan.at_once = left_s is not None and left_s < AT_ONCE_S
+        url = httpx.URL(transfer_url(self._grant))
         try:
             async with self._http.exchange(
                 # After a failure the pool may hold other connections that died with this one.
@@ -222,20 +270,100 @@ class UploadRun:
             return tus.Lost()
         raise error
 
-    async def _is_ours(self) -> bool:
-        """Whether the file that is there now came from this upload."""
-        if not self._before_known:
-            return False
+    def _token_left_s(self, grant: Grant) -> float | None:
+        if not grant.expires_at:
+            return None
+        return grant.expires_at - time.time() - self._client.clock_offset_s
+
+    def _announce_if_tight(self, offset: int) -> None:
+        """Say before the first byte that the token will not live as long as the upload takes."""
+        assert self._grant is not None
+        left_s = self._token_left_s(self._grant)
+        if self._announced or left_s is None:
+            return
+        self._announced = True
+        needed = tus.rate_needed(self._plan.length - offset, left_s, self._rate.bytes_per_s)
+        if needed is not None:
+            event(
+                log,
+                logging.WARNING,
+                "upload.tight",
+                folder=self._folder.id,
+                size=self._plan.length,
+                seconds_left=round(left_s),
+                needs_bytes_per_s=round(needed),
+            )
+
+    # --- what the server has -------------------------------------------------------------------
+
+    async def _check(self) -> tus.Event:
+        """Look whether the target may be replaced.
+
+        Raises:
+            IsADirectory: by nothing, as it is one.
+        """
         try:
-            found = await self._stat(self._folder, self._rel)
-        except (NotFound, IsADirectory):
-            return False
-        return found.size == self._plan.length and found != self._before
+            found: Validator | None = await self._target.stat(self._folder, self._rel)
+        except NotFound:
+            found = None
+        except PermissionDenied:
+            return tus.Checked()  # host permissions may allow uploads and no downloads: nothing to see
+        except RemoteUnavailable:
+            return tus.Lost(sent=False)
+        finally:
+            self._looked_at = trio.current_time()
+        self._found = found
+        return tus.Checked() if tus.may_replace(self._base, found) else tus.Conflicting()
+
+    async def _still_replaceable(self) -> None:
+        """Look again where the last look was too long ago: a read, or a new connection, took its time."""
+        if trio.current_time() - self._looked_at <= CHECK_AGE_S:
+            return
+        if not isinstance(await self._check(), tus.Checked):
+            raise _Overtaken
+
+    async def _compare(self, made: int | None) -> tus.Event:
+        """Whether the file that is there now has our content."""
+        try:
+            found = await self._target.stat(self._folder, self._rel)
+            candidate = found.size == self._plan.length and not tus.is_base(self._base, found)
+            ours = candidate and await self._same(self._rel, 0, found.size, found)
+        except (NotFound, IsADirectory, PermissionDenied, Stale):
+            return tus.Compared(False)
+        except RemoteUnavailable:
+            return tus.Lost(sent=False)
+        if not ours and found.size == made and self._base is not ANY:
+            self._base = found  # our own doing: nobody's version is lost when it is replaced
+        return tus.Compared(ours)
+
+    async def _inspect(self, start: int, stop: int) -> tus.Event:
+        """Whether these staged bytes are ours. The server shows sessions like any other file."""
+        session = session_id(self._grant)
+        if not session:
+            return tus.ReadBack(None)
+        try:
+            return tus.ReadBack(await self._same(f"{UPLOADS}/{session}", start, stop, None))
+        except (NotFound, IsADirectory, PermissionDenied):
+            return tus.ReadBack(None)
+        except RemoteUnavailable:
+            return tus.Lost(sent=False)
+
+    async def _same(self, rel: str, start: int, stop: int, validator: Validator | None) -> bool:
+        return await same_bytes(
+            self._read,
+            self._target.read_range,
+            self._folder,
+            rel,
+            start,
+            stop,
+            validator=validator,
+            on_progress=self._on_progress,
+        )
 
     async def _verify(self) -> Validator | None:
         """The version the file became, None if it is not the size it should be."""
         try:
-            found = await self._stat(self._folder, self._rel)
+            found = await self._target.stat(self._folder, self._rel)
         except NotFound:
             return None
         except PermissionDenied:
@@ -264,18 +392,31 @@ class UploadRun:
         blocked = diagnose.for_upload(states, self._rel)
         return blocked or UploadFailed(f"the upload failed: {reason}")
 
-    async def _discard(self) -> None:
-        """Remove what an unfinished session left in ``.upload``; nobody else ever does.
 
-        Best effort: the caller has its error already.
-        """
-        grant, self._grant = self._grant, None
-        session = str(token_claims(grant.token).get("session", "")) if grant is not None else ""
-        if not session or "/" in session:
-            return
-        with trio.move_on_after(CLEANUP_S) as scope:
-            scope.shield = True
-            try:
-                await self._client.delete_files(self._folder, [f".upload/{session}"], known=True)
-            except VfsError:
-                event(log, logging.DEBUG, "upload.litter", folder=self._folder.id)
+def session_id(grant: Grant | None) -> str:
+    """The name of an upload session's file in ``.upload``, "" where the token does not tell."""
+    session = str(token_claims(grant.token).get("session", "")) if grant is not None else ""
+    return "" if "/" in session or session in (".", "..") else session
+
+
+def belongs(grant: Grant, rel: str, size: int) -> bool:
+    """Whether an upload session is, as far as its token tells, for this file in this length."""
+    claims = token_claims(grant.token)
+    return claims.get("relpath", rel) == rel and str(claims.get("size", size)) == str(size)
+
+
+async def discard(client: Client, folder: Folder, grant: Grant) -> None:
+    """Remove what an unfinished session left in ``.upload``; nobody else ever does.
+
+    Best effort, for callers that have their error already: raises no `VfsError`, not even cancelled
+    takes longer than `CLEANUP_S`.
+    """
+    session = session_id(grant)
+    if not session:
+        return
+    with trio.move_on_after(CLEANUP_S) as scope:
+        scope.shield = True
+        try:
+            await client.delete_files(folder, [f"{UPLOADS}/{session}"], known=True)
+        except VfsError:
+            event(log, logging.DEBUG, "upload.litter", folder=folder.id)

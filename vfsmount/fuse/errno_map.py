@@ -37,6 +37,7 @@ ERRNO: dict[type[errors.VfsError], int] = {
     errors.NotSupported: errno.EPERM,  # as link(2), symlink(2) and mknod(2) say it for such filesystems
     errors.AuthFailed: errno.EACCES,
     errors.Stale: errno.ESTALE,
+    errors.Conflict: errno.ESTALE,
     errors.NoAttribute: errno.ENODATA,
     errors.AttributeUnsupported: errno.EOPNOTSUPP,  # as tmpfs says it; EPERM would make cp -a complain
     errors.BadHandle: errno.EBADF,
@@ -51,6 +52,7 @@ ERRNO: dict[type[errors.VfsError], int] = {
     errors.RangeOutside: errno.ESTALE,  # the file shrank under the reader
     errors.UploadFailed: errno.EIO,
     errors.LocalIOError: errno.EIO,
+    errors.RecordsFull: errno.ENOSPC,
     errors.ConfigError: errno.EINVAL,  # never at run time
     errors.MountError: errno.EIO,  # never at run time
 }
