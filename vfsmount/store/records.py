@@ -1,8 +1,8 @@
-"""Durable records: what programs set and the server cannot keep.
+"""Durable records: unsent files (`staged`), and what programs set and the server cannot keep.
 
-One SQLite database for each account, in WAL mode, shared by all mounts of that account. Rows are
-written before the call that made them is answered, so they survive the daemon's death; a power cut
-may take the last moments' attributes with it, never the database.
+One SQLite database in WAL mode, shared by all mounts of one state directory. Rows are written before
+the call that made them is answered, so they survive the daemon's death; a power cut may take the
+last moments' rows with it (what must survive that too is committed `durable`), never the database.
 
 All access goes through one thread of our own, which keeps the order in which things happened.
 """
@@ -10,7 +10,6 @@ All access goes through one thread of our own, which keeps the order in which th
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -21,13 +20,17 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from vfsmount.errors import LocalIOError
+from vfsmount.errors import LocalIOError, RecordsFull
+from vfsmount.store.staged import BELOW, STAGED_SCHEMA, StagedRecords, below
+from vfsmount.store.syscalls import FULL, boundary
 from vfsmount.values import Kind, LocalAttrs, Validator
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
+SCHEMA_VERSION = 2
+# What each version of the database added to the one before.
+_SCHEMAS = (
+    """
 create table attributes (
   folder text not null,      -- 32 hex digits
   parent blob not null,      -- path of the directory inside the folder, empty for its root
@@ -37,7 +40,9 @@ create table attributes (
   attrs blob not null,       -- values.LocalAttrs as msgpack
   primary key (folder, parent, name)
 ) without rowid;
-"""
+""",
+    STAGED_SCHEMA,
+)
 
 
 class AttrRecord(msgspec.Struct, frozen=True):
@@ -53,11 +58,6 @@ class AttrRecord(msgspec.Struct, frozen=True):
     attrs: LocalAttrs
 
 
-def database_name(*identity: str) -> str:
-    """File name for the records of one account: neither key nor address can be read from it."""
-    return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16] + ".sqlite"
-
-
 class Records:
     """The records of one account. Methods raise LocalIOError when the disk or the database fails."""
 
@@ -70,8 +70,7 @@ class Records:
             with _alone(path):
                 self._db.execute("pragma journal_mode = wal")
                 self._db.execute("pragma synchronous = normal")
-                if self._db.execute("pragma user_version").fetchone()[0] == 0:
-                    self._create()
+                self._upgrade()
                 found = self._db.execute("pragma user_version").fetchone()[0]
         except (sqlite3.Error, OSError) as e:
             raise LocalIOError(
@@ -80,25 +79,30 @@ class Records:
         if found != SCHEMA_VERSION:
             raise LocalIOError(f"the records in {path} were written by another version of vfsmount")
 
-    def _create(self) -> None:
-        self._db.execute("begin exclusive")
-        try:
-            self._db.execute(_SCHEMA)
-            self._db.execute(f"pragma user_version = {SCHEMA_VERSION}")
-            self._db.execute("commit")
-        except BaseException:
-            self._db.execute("rollback")
-            raise
+        self.staged = StagedRecords(self._run)
+
+    def _upgrade(self) -> None:
+        found = self._db.execute("pragma user_version").fetchone()[0]
+        for version in range(found, SCHEMA_VERSION):
+            # executescript is a transaction only where the script says so.
+            self._db.executescript(
+                f"begin exclusive; {_SCHEMAS[version]}; pragma user_version = {version + 1}; commit"
+            )
 
     def close(self) -> None:
         """Let go of the database."""
         self._db.close()
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _run(self, work: Callable[[sqlite3.Connection], T], durable: bool = False) -> T:
+        """Run `work` in a transaction; `durable`: it survives a power cut, with all before it."""
+
         def in_thread() -> T:
+            # Cannot change inside a transaction. FULL syncs the write-ahead log with the commit.
+            self._db.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
             self._db.execute("begin immediate")
             try:
                 result = work(self._db)
+                boundary()
                 self._db.execute("commit")
             except BaseException:
                 # A full disk may fail the commit and leave it open, or have rolled back already.
@@ -110,6 +114,8 @@ class Records:
         try:
             return await trio.to_thread.run_sync(in_thread, limiter=self._limiter)
         except (sqlite3.Error, ValueError) as e:  # ValueError: a row whose content is damaged
+            if isinstance(e, sqlite3.OperationalError) and e.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise RecordsFull(FULL) from e
             raise LocalIOError(f"the records cannot be used: {e}") from e
 
     # --- attributes ----------------------------------------------------------------------------
@@ -181,8 +187,8 @@ class Records:
                 (new_parent, new_name, folder, parent, name),
             )
             db.execute(
-                "update attributes set parent = cast(? || substr(parent, ?) as blob) where " + _BELOW,  # noqa: S608, a constant
-                (new, len(old) + 1, folder, *_below(old)),
+                "update attributes set parent = cast(? || substr(parent, ?) as blob) where " + BELOW,  # noqa: S608, a constant
+                (new, len(old) + 1, folder, *below(old)),
             )
 
         await self._run(work)
@@ -212,18 +218,10 @@ def _join(parent: bytes, name: bytes) -> bytes:
     return parent + b"/" + name if parent else name
 
 
-# Everything in a directory and below it, by the primary key's order: "/" is followed by "0".
-_BELOW = "folder = ? and (parent = ? or (parent > ? and parent < ?))"
-
-
-def _below(path: bytes) -> tuple[bytes, bytes, bytes]:
-    return path, path + b"/", path + b"0"
-
-
 def _remove(db: sqlite3.Connection, folder: str, parent: bytes, name: bytes) -> None:
     db.execute("delete from attributes where folder = ? and parent = ? and name = ?", (folder, parent, name))
-    args = (folder, *_below(_join(parent, name)))
-    db.execute("delete from attributes where " + _BELOW, args)  # noqa: S608, a constant
+    args = (folder, *below(_join(parent, name)))
+    db.execute("delete from attributes where " + BELOW, args)  # noqa: S608, a constant
 
 
 def _record(name: bytes, kind: str, size: int | None, mtime_ns: int | None, attrs: bytes) -> AttrRecord:

@@ -1,0 +1,68 @@
+"""When a staged file is sent: at once, and again when it failed or changed meanwhile.
+
+Pure: ``now`` is seconds of any monotonic clock, the same in all calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# A file that was sent less than this ago and is dirty again keeps changing.
+BUSY_WITHIN_S = 30.0
+FIRST_INTERVAL_S = 1.0
+MAX_INTERVAL_S = 60.0
+# One that takes long to send waits this many times as long before it is sent again, so that a log
+# appended to every second does not fill the line.
+REST_SHARE = 4.0
+
+FIRST_RETRY_S = 1.0
+MAX_RETRY_S = 60.0
+# What the server refuses (quota, permission) may be mended by somebody; nobody waits for it.
+REFUSED_RETRY_S = 300.0
+
+
+@dataclass(slots=True)
+class Schedule:
+    """One staged file's appointments.
+
+    Attributes:
+        interval_s: rest before the next sending; grows while the file keeps changing.
+        failures: in a row.
+        not_before: when the next try may begin.
+    """
+
+    interval_s: float = 0.0
+    failures: int = 0
+    not_before: float = float("-inf")
+    sent_at: float = float("-inf")
+
+    def recorded(self, now: float) -> float:
+        """The file has new content to send; return when that may begin."""
+        if now - self.sent_at >= max(BUSY_WITHIN_S, 2 * self.interval_s):
+            self.interval_s = 0.0
+        return max(now, self.not_before, self.sent_at + self.interval_s)
+
+    def sent(self, began: float, now: float) -> None:
+        """It is on the server, after a try that began at `began`."""
+        self.failures = 0
+        self.not_before = float("-inf")
+        self.sent_at = now
+        rest = REST_SHARE * (now - began)
+        self.interval_s = max(rest, min(MAX_INTERVAL_S, max(FIRST_INTERVAL_S, 2 * self.interval_s)))
+
+    def failed(self, now: float, *, retryable: bool, first_s: float = FIRST_RETRY_S) -> float:
+        """A try ended without success; return when the next one begins."""
+        wait_s = min(MAX_RETRY_S, first_s * 2.0 ** min(self.failures, 20)) if retryable else REFUSED_RETRY_S
+        self.failures += 1
+        self.not_before = now + wait_s
+        return self.not_before
+
+    def hurry(self) -> None:
+        """Somebody waits for it: no rest, and the next try at once."""
+        self.interval_s = 0.0
+        self.not_before = float("-inf")
+
+
+def urgency(recorded_at: float, size: int) -> tuple[int, int]:
+    """Order of sending: oldest first, so that nothing starves; of the same second small ones first."""
+    return int(recorded_at), size
