@@ -261,8 +261,8 @@ class UploadRun:
             return tus.LeaseHeld() if "lease" in p.kind else tus.Mismatch()
         if status == 404:
             return tus.SessionGone()
-        if problems.is_token_problem(p):
-            return tus.TokenRefused()
+        if problems.is_token_problem(p) or (status == 400 and success is tus.Holds):
+            return tus.TokenRefused()  # a HEAD is refused without words, but has nothing else to refuse
         if status == 500:
             return tus.Refused()
         error = problems.to_error(p)
