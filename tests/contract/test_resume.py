@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -421,3 +422,44 @@ async def test_small_new_file_costs_one_look_and_one_check(
         ("storage", "GET", "/download"): 2,
         ("storage", "PATCH", "/upload"): 1,
     }
+
+
+@pytest.mark.parametrize("dialect", ["23.09", "26"])
+@pytest.mark.parametrize("keep", [True, False])
+async def test_server_that_is_killed_and_started_again_costs_one_piece(
+    tmp_path: Path, dialect: str, keep: bool, expect_warnings: object
+) -> None:
+    server = Embedded(tmp_path, dialect=dialect)
+    ports = {
+        "port": urlsplit(server.url).port,
+        "storage_port": None,
+    }
+    try:
+        async with Client(settings_of(server.env("owner"))) as client:
+            await client.connect()
+            folder = await client.create_folder("restarted")
+            transfers = Transfers(client)
+            ports["storage_port"] = urlsplit((await client.request_download(folder, ".")).url).port
+
+            async def read(offset: int, length: int) -> bytes:
+                nonlocal server
+                if offset >= 20 * MIB and server.process.poll() is None and not restarted:
+                    restarted.append(True)
+                    server.kill()
+                    server.stop()
+                    server = await trio.to_thread.run_sync(
+                        lambda: Embedded(tmp_path, dialect=dialect, **ports)
+                    )
+                return DATA[offset : offset + length]
+
+            restarted: list[bool] = []
+            one, sent = Try(), []
+            on_session = one.on_session if keep else None
+            await transfers.upload(
+                folder, "f", SIZE, read, base=None, on_session=on_session, on_progress=sent.append
+            )
+            assert restarted
+            assert (server.folder_dir(folder.id) / "f").read_bytes() == DATA
+            assert sum(sent) <= SIZE + tus.PIECE
+    finally:
+        server.stop()
