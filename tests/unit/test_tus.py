@@ -125,6 +125,17 @@ def test_progress_forgives_failures() -> None:
         assert upload.next(Holds(n * 10 + 5)) == Send(n * 10 + 5, 10)
 
 
+def test_strict_server_is_sent_less_at_once_on_a_line_that_breaks() -> None:
+    upload = Upload(100 * PIECE, blind_append=False)
+    upload.begin()
+    for size in (PIECE // 2, PIECE // 4):
+        upload.next(Lost())
+        assert upload.next(Holds(0)) == Send(0, size)
+    upload.next(Lost(sent=False))
+    assert upload.next(Holds(0)) == Send(0, PIECE // 4), "what never left says nothing"
+    assert upload.next(Accepted(PIECE // 4)) == Send(PIECE // 4, PIECE // 2)
+
+
 def test_silence_ends() -> None:
     upload = started(100)
     for _ in range(MAX_FAILURES):

@@ -255,6 +255,7 @@ class Upload:
         self._sessions = 1
         self._failures = 0
         self._refusals = 0
+        self._fitting = piece  # what the way to a strict server lets through in one request
         self._forget_session()
 
     def _forget_session(self) -> None:
@@ -295,8 +296,8 @@ class Upload:
             case LeaseHeld():
                 return self._failed(LEASE_WAIT_S)
             case Lost(sent):
-                if sent and self._sending and self._blind:
-                    self._broken += 1
+                if sent and self._sending:
+                    self._request_broke()
                 self._unsettled = self._blind
                 self._last_seen = None
                 return self._failed(self._backoff_s())
@@ -322,8 +323,17 @@ class Upload:
                 self._conflict = True
                 return Compare()
 
+    def _request_broke(self) -> None:
+        if self._blind:
+            self._broken += 1
+        else:
+            # It has forgotten all of the request: on a line that is cut every few seconds only small
+            # ones ever get through.
+            self._fitting = max(self._confirming_piece, self._fitting // 2)
+
     def _accepted(self, offset: int) -> Action:
         self._failures = self._refusals = self._broken = 0
+        self._fitting = min(self._piece, 2 * self._fitting)
         if offset == self._expected:
             self._held = self._sure = offset
             return Done() if offset >= self.length else self._go_on(offset)
@@ -381,7 +391,7 @@ class Upload:
         left = self.length - offset
         if self.at_once:
             return left
-        length = min(self._confirming_piece if self._broken else self._piece, left)
+        length = min(self._confirming_piece if self._broken else self._fitting, left)
         if self._guarded and length == left > self._commit_piece:
             # The time between the look at the target and its replacement is this request's.
             return left - self._commit_piece
