@@ -73,7 +73,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     try:
         env = embedded.env("owner") if embedded else dict(live_environment("owner"))
         owner = RawClient(env)
-        with Mounted(directory, env, "--dir-ttl", "1", "--attr-ttl", "0.5") as mounted:
+        with Mounted(directory, env, "--sync", "--dir-ttl", "1", "--attr-ttl", "0.5") as mounted:
             yield Site(mounted, embedded, owner, env)
         owner.close()
         assert not mounted.warnings()

@@ -141,7 +141,7 @@ async def test_failing_flush_keeps_the_content_and_a_later_one_sends_it(
 
 async def test_what_a_close_could_not_send_is_tried_again(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
-    async with serving(both, tmp_path, retry_every_s=0.1) as d:
+    async with serving(both, tmp_path) as d:
         order(both, "status", "/folders/*/request-upload", status=503, times=None)
         with pytest.raises(RemoteUnavailable):
             await d.write(f"{name}/f", b"content")
@@ -154,7 +154,7 @@ async def test_what_a_close_could_not_send_is_tried_again(both: Embedded, tmp_pa
 
 async def test_what_a_close_had_no_time_to_send_is_tried_again(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
-    async with serving(both, tmp_path, retry_every_s=0.1, deadline_s=1.0) as d:
+    async with serving(both, tmp_path, deadline_s=1.0) as d:
         fh = await d.create(f"{name}/f")
         await d.fs.write(fh, 0, b"content")
         stall(both, "POST", "/folders/*/request-upload", times=2)

@@ -59,7 +59,7 @@ async def _send_with_no_answer(d: Driver, server: Embedded, path: str, data: byt
 @pytest.mark.usefixtures("expect_warnings")
 async def test_unlink_of_what_may_have_arrived_leaves_nothing(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
-    async with serving(both, tmp_path, deadline_s=1.0, retry_every_s=3600) as d:
+    async with serving(both, tmp_path, deadline_s=1.0) as d:
         await _send_with_no_answer(d, both, f"{name}/f", b"content")
         assert contents(both.folder_dir(folder)) == {"f": b"content"}
         await d.unlink(f"{name}/f")
@@ -77,7 +77,7 @@ async def test_rename_of_what_may_have_arrived_leaves_the_new_name_only(
     name, folder = fresh(both)
     if there:
         (both.folder_dir(folder) / "new").write_bytes(b"older")
-    async with serving(both, tmp_path, deadline_s=1.0, retry_every_s=3600) as d:
+    async with serving(both, tmp_path, deadline_s=1.0) as d:
         await _send_with_no_answer(d, both, f"{name}/old", b"content")
         await d.rename(f"{name}/old", f"{name}/new")
         assert await d.names(name) == ["new"]
@@ -93,7 +93,7 @@ async def test_rename_of_what_may_have_arrived_leaves_the_new_name_only(
 @pytest.mark.usefixtures("expect_warnings")
 async def test_rename_of_what_did_not_arrive_sends_it_to_the_new_name(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
-    async with serving(both, tmp_path, deadline_s=1.0, retry_every_s=3600) as d:
+    async with serving(both, tmp_path, deadline_s=1.0) as d:
         fh = await d.create(f"{name}/old", os.O_WRONLY)
         await d.fs.write(fh, 0, b"content")
         both.faults({"rules": [{"action": "reset", "half": "storage", "times": None}]})

@@ -22,6 +22,7 @@ from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.inodes import Node
+from vfsmount.errors import Stale
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import ROOT_INO
@@ -60,8 +61,11 @@ class Driver:
         return (await self.stat(directory)).ino, os.fsencode(name)
 
     async def open(self, path: str, flags: int = os.O_RDONLY) -> int:
-        """A handle of an existing file."""
-        return (await self.fs.open((await self.stat(path)).ino, flags)).fh
+        """A handle of an existing file; what was replaced since it was looked up is looked up again."""
+        try:
+            return (await self.fs.open((await self.stat(path)).ino, flags)).fh
+        except Stale:
+            return (await self.fs.open((await self.stat(path)).ino, flags)).fh
 
     async def create(self, path: str, flags: int = os.O_RDWR, mode: int = 0o644) -> int:
         """A handle of a new (or, without O_EXCL, an existing) file."""
@@ -95,7 +99,7 @@ class Driver:
             await self.fs.release(fh)
 
     async def write(self, path: str, data: bytes) -> None:
-        """A whole file, as ``cat > path`` writes it; on the server when this returns."""
+        """A whole file, as ``cat > path`` writes it; on the server when this returns, unless `sync=False`."""
         fh = await self.create(path, os.O_WRONLY | os.O_TRUNC)
         try:
             for at in range(0, len(data), PIECE):
@@ -153,8 +157,9 @@ async def serving(
     """A `Filesystem` of one user, served while the body runs.
 
     Args:
-        policy: fields of `MountPolicy`.
+        policy: fields of `MountPolicy`; `sync` unless told otherwise.
     """
+    policy = {"sync": True, "retry_first_s": 0.1, "settle_s": 0.2, **policy}
     environment = server.env(user)
     if read_timeout_s:
         environment["BACKEND_READ_TIMEOUT"] = str(read_timeout_s)
@@ -169,10 +174,12 @@ async def serving(
                     client, Transfers(client), area, records, MountPolicy(**policy), nursery, dropped.append
                 )
                 await fs.warm()
+                await fs.recover()
                 driver = Driver(fs, area)
                 driver.dropped = dropped
                 yield driver
                 nursery.cancel_scope.cancel()
+            await fs.close()
     finally:
         records.close()
         area.close()

@@ -46,6 +46,11 @@ class Governor:
         """Calls that have no turn yet."""
         return len(self._queue)
 
+    @property
+    def calls_left(self) -> int | None:
+        """Calls the budget allows now; None while the server has told no limit."""
+        return self.budget.calls_left(trio.current_time())
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Hold one of the turns; call the manager inside.

@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import resource
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ class _Choices:
     dir_ttl: float
     attr_ttl: float
     memory: int
+    sync: bool
+    fsync_remote: bool
+    staging_size: int
+    drain_timeout: float
 
 
 class Octal(click.ParamType[int]):
@@ -92,6 +97,28 @@ class Octal(click.ParamType[int]):
     show_default=True,
     metavar="MIB",
     help="Memory for file content read.",
+)
+@click.option("--sync", is_flag=True, help="Every close returns only when the server has the file, verified.")
+@click.option(
+    "--fsync",
+    type=click.Choice(["local", "remote"]),
+    default="local",
+    show_default=True,
+    help="What fsync waits for: this machine's disk, or the server.",
+)
+@click.option(
+    "--staging-size",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="MIB",
+    help="Most room for unsent data; writers wait, then get ENOSPC. [as much as the disk holds]",
+)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds for which the end of the mount waits for unsent files; the rest is sent by the next mount.",
 )
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where files being written are kept.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Append the log to this file.")
@@ -180,6 +207,8 @@ def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _C
     umask = given.numbers.get("umask", params["umask"])
     memory, folders = params["memory"], params["folders"]
     deadline, dir_ttl, attr_ttl = params["deadline"], params["dir_ttl"], params["attr_ttl"]
+    staging_size, drain_timeout = params["staging_size"], params["drain_timeout"]
+    assert isinstance(staging_size, int) and isinstance(drain_timeout, float)
     assert isinstance(memory, int) and isinstance(folders, tuple) and isinstance(umask, int)
     assert isinstance(deadline, float) and isinstance(dir_ttl, float) and isinstance(attr_ttl, float)
     return _Choices(
@@ -194,6 +223,10 @@ def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _C
         dir_ttl=dir_ttl,
         attr_ttl=attr_ttl,
         memory=memory << 20,
+        sync=bool(params["sync"]) or given.sync,
+        fsync_remote=params["fsync"] == "remote",
+        staging_size=staging_size << 20,
+        drain_timeout=drain_timeout,
     )
 
 
@@ -234,6 +267,11 @@ def _mount(
             deadline_s=choices.deadline,
             memory=choices.memory,
             only=choices.folders,
+            sync=choices.sync,
+            fsync_remote=choices.fsync_remote,
+            staging_size=choices.staging_size,
+            drain_timeout_s=choices.drain_timeout,
+            host=socket.gethostname(),
         ),
         state_dir=state,
     )
@@ -250,7 +288,9 @@ def _mount(
     kept = tuple((u.name, str(u.kept_at)) for u in unsent)
     records.write(MountRecord(path, os.getpid(), "", ended=True, unsent=kept))
     for u in unsent:
-        click.echo(f"vfsmount: not on the server: {u.name} ({u.reason}); kept in {u.kept_at}", err=True)
+        why = f" ({u.reason})" if u.reason else ""
+        click.echo(f"vfsmount: not on the server: {u.name}{why}; kept in {u.kept_at}", err=True)
+    click.echo("vfsmount: the next mount with this state directory goes on with them", err=True)
     return UNSENT
 
 

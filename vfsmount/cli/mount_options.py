@@ -24,11 +24,13 @@ class MountOptions:
     Attributes:
         numbers: of uid, gid and umask, as far as given.
         kernel_flags: for mount(2).
+        sync: every close waits for the server.
     """
 
     read_only: bool = False
     allow_other: bool = False
     kernel_flags: int = 0
+    sync: bool = False
     numbers: dict[str, int] = field(default_factory=dict)
 
 
@@ -57,4 +59,4 @@ def parse_mount_options(text: str) -> MountOptions:
             flags |= _KERNEL[name]
         elif option not in _ACCEPTED and not name.startswith("x-"):
             raise ConfigError(f"-o {option}: unknown option; 'vfsmount mount --help' lists those there are")
-    return MountOptions(read_only, allow_other, flags, numbers)
+    return MountOptions(read_only, allow_other, flags, bool(flags & _KERNEL["sync"]), numbers)

@@ -54,6 +54,13 @@ class Budget:
         """Tokens that come back in a second."""
         return max(0.001, (self.limit or 0) * SHARE / self.window_s)
 
+    def calls_left(self, now: float) -> int | None:
+        """Calls that may go now; None while no limit is known."""
+        if self.limit is None:
+            return None
+        self._fill(now)
+        return max(0, int(self.tokens))
+
     def wait_s(self, cls: Class, now: float) -> float:
         """Seconds until a call of this class may go; 0 means now."""
         blocked = max(0.0, self.blocked_until[cls] - now)

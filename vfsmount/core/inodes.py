@@ -161,6 +161,15 @@ class InodeTable:
         node.unlinked = True
         self._drop_if_unused(node)
 
+    def replace(self, node: Node) -> Node:
+        """Put a new node in a file's place; the old one is as unlinked."""
+        parent, name = node.parent, node.name
+        assert parent is not None and not node.is_dir
+        self.unlink(node)
+        new = self._new(node.kind, parent, name, node.ref, node.mode)
+        parent.entries[name] = new
+        return new
+
     def rename(self, node: Node, parent: Node, name: bytes) -> None:
         """Move a node to a free name; numbers, handles and children stay as they are."""
         assert node.parent is not None and name not in parent.entries

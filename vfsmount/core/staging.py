@@ -20,7 +20,8 @@ class State(enum.Enum):
 
 
 MOVES: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.WAITING, State.SENDING, State.PARKED}),
+    # To SENT: the session was gone because it had been completed, and the file there is ours.
+    State.WAITING: frozenset({State.WAITING, State.SENDING, State.SENT, State.PARKED}),
     # Acknowledged anew while it is being sent: the session still belongs to the older content.
     State.SENDING: frozenset({State.WAITING, State.SENDING, State.SENT, State.PARKED}),
     # Changed and acknowledged again, or found to be overwritten: it has to be sent (elsewhere).

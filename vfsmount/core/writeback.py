@@ -29,15 +29,19 @@ class Schedule:
         interval_s: rest before the next sending; grows while the file keeps changing.
         failures: in a row.
         not_before: when the next try may begin.
+        hurried: somebody waits for it, so it goes at once.
     """
 
     interval_s: float = 0.0
     failures: int = 0
     not_before: float = float("-inf")
     sent_at: float = float("-inf")
+    hurried: bool = False
 
     def recorded(self, now: float) -> float:
         """The file has new content to send; return when that may begin."""
+        if self.hurried:
+            return max(now, self.not_before)
         if now - self.sent_at >= max(BUSY_WITHIN_S, 2 * self.interval_s):
             self.interval_s = 0.0
         return max(now, self.not_before, self.sent_at + self.interval_s)
@@ -45,6 +49,7 @@ class Schedule:
     def sent(self, began: float, now: float) -> None:
         """It is on the server, after a try that began at `began`."""
         self.failures = 0
+        self.hurried = False
         self.not_before = float("-inf")
         self.sent_at = now
         rest = REST_SHARE * (now - began)
@@ -59,7 +64,7 @@ class Schedule:
 
     def hurry(self) -> None:
         """Somebody waits for it: no rest, and the next try at once."""
-        self.interval_s = 0.0
+        self.hurried = True
         self.not_before = float("-inf")
 
 

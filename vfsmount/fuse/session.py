@@ -33,7 +33,7 @@ from vfsmount.store.staging import StagingArea
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.filesystem import Filesystem
 from vfsmount.vfs.policy import MountPolicy
-from vfsmount.vfs.writer import Unsent
+from vfsmount.vfs.status import UnsentFile
 
 _log = logging.getLogger("vfsmount.fuse.session")
 
@@ -58,26 +58,34 @@ class MountSpec:
 
 
 class Notifier:
-    """Tells the kernel to drop pages, from a thread of its own.
+    """Tells the kernel to drop pages and names, from a thread of its own.
 
     An invalidation waits for reads of the same pages that are still unanswered; on the loop that
     must answer them it would wait for ever.
     """
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="fuse-notify", daemon=True)
 
     def drop_pages(self, ino: int) -> None:
         """Have the kernel forget an inode's attributes and pages, soon."""
-        self._queue.put(ino)
+        self._queue.put((ino, b""))
+
+    def drop_entry(self, directory: int, name: bytes) -> None:
+        """Have the kernel look a name up again, soon."""
+        self._queue.put((directory, name))
 
     def _run(self) -> None:
-        while (ino := self._queue.get()) is not None:
+        while (wanted := self._queue.get()) is not None:
+            ino, name = wanted
             try:
-                pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=False)
+                if name:
+                    pyfuse3.invalidate_entry(pyfuse3.InodeT(ino), pyfuse3.FileNameT(name))
+                else:
+                    pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=False)
             except OSError as e:
-                if e.errno != errno.ENOENT:  # the kernel does not know the inode: nothing to drop
+                if e.errno != errno.ENOENT:  # the kernel does not know it: nothing to drop
                     event(_log, logging.DEBUG, "kernel.notify_failed", ino=ino, errno=e.errno)
 
     @contextmanager
@@ -90,11 +98,11 @@ class Notifier:
             self._queue.put(None)
 
 
-async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[Unsent]:
+async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[UnsentFile]:
     """Mount, call `ready` once requests are answered, and serve until the mount is taken away.
 
     Returns:
-        What could not be sent at the end, and where it is kept.
+        What could not be sent at the end; it is recorded, and the next mount goes on with it.
 
     Raises:
         MountError, AuthFailed, RemoteUnavailable and others: nothing was mounted.
@@ -103,14 +111,6 @@ async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[Unsent]:
     records = None
     try:
         records = Records(spec.state_dir / "records.sqlite")
-        for path in area.adopt_leftovers():
-            event(
-                _log,
-                logging.WARNING,
-                "staging.leftover",
-                kept_at=path,
-                note="a mount ended without sending these",
-            )
         async with Client(spec.settings) as client:
             with within(spec.policy.deadline_s):
                 await client.connect()
@@ -139,7 +139,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[Exception]:
 
 async def _serve(
     spec: MountSpec, client: Client, area: StagingArea, records: Records, ready: Callable[[], None]
-) -> list[Unsent]:
+) -> list[UnsentFile]:
     notifier = Notifier()
     async with trio.open_nursery() as nursery:
         fs = Filesystem(
@@ -149,13 +149,15 @@ async def _serve(
             records,
             spec.policy,
             nursery,
-            lambda ino: notifier.drop_pages(ino),
+            notifier.drop_pages,
+            notifier.drop_entry,
         )
         with within(spec.policy.deadline_s):
             await fs.warm()
+        await fs.recover()
         fd = device.mount(spec.mountpoint, spec.kernel)
         try:
-            await _attach(fd, Operations(fs, notifier.drop_pages))
+            await _attach(fd, Operations(fs))
         except BaseException:
             device.unmount(spec.mountpoint, lazy=True)
             raise
@@ -166,6 +168,7 @@ async def _serve(
         unsent = await fs.drain()
         event(_log, logging.INFO, "mount.ended", mountpoint=spec.mountpoint, unsent=len(unsent))
         nursery.cancel_scope.cancel()
+    await fs.close()
     return unsent
 
 

@@ -154,6 +154,13 @@ class Records:
 
         return await self._run(work)
 
+    async def count_local(self) -> int:
+        """How many names exist on this machine only: links, FIFOs, sockets."""
+        kinds = [k.value for k in Kind if k.is_local]
+        marks = ", ".join("?" * len(kinds))
+        query = f"select count(*) from attributes where kind in ({marks})"  # noqa: S608, question marks
+        return await self._run(lambda db: int(db.execute(query, kinds).fetchone()[0]))
+
     async def put(self, folder: str, parent: bytes, record: AttrRecord) -> None:
         """Write or replace one name's record."""
         version = record.version

@@ -181,6 +181,18 @@ class StagedRecords:
         if wanted:
             await self._run(lambda db: db.executemany("delete from staged where id = ?", wanted))
 
+    async def remove_sent(self, row_id: int, version: Validator) -> None:
+        """Forget a row that says its content became `version`; one that was written anew stays."""
+
+        def work(db: sqlite3.Connection) -> None:
+            found = db.execute("select detail from staged where id = ?", (row_id,)).fetchone()
+            if found is not None:
+                detail = _unpack(found[0])
+                if detail.state is State.SENT and detail.sent == version:
+                    db.execute("delete from staged where id = ?", (row_id,))
+
+        await self._run(work)
+
     async def set_durable(self, mount: str, seq: int, boot: str) -> None:
         """What was acknowledged up to `seq` was synced; this call survives a power cut itself."""
         row = (mount, seq, boot)

@@ -1,7 +1,11 @@
 """Staging files: local content of files that are being written.
 
-Each mount has a directory of its own, locked for as long as the mount lives. What a dead mount left
-behind is not deleted: it is moved to ``unsent/``, where `adopt_leftovers` says it is.
+A content is sparse: its `written` extents are here, the rest of what lies below `remote_size` is the
+version on the server it was opened from, the rest of all is zeroes. Bytes below `sealed` are an
+acknowledged or a travelling version and are never changed in place: who wants to writes to a `clone`.
+
+Each mount has a directory of its own, locked for as long as the mount lives. A directory that is
+there and not locked is a dead mount's: `claim_dead` takes it over.
 """
 
 from __future__ import annotations
@@ -13,152 +17,299 @@ import time
 import urllib.parse
 from pathlib import Path
 
+from vfsmount.core.extents import Extents
 from vfsmount.errors import NoSpace
+from vfsmount.store import syscalls
 from vfsmount.store.syscalls import in_thread, local_error
 
+LOCK = "lock"
 
-class StagingFile:
-    """One file's local content. Offsets and sizes in bytes."""
 
-    def __init__(self, path: Path, fd: int) -> None:
-        self.path = path
-        self._fd = fd
-        self._reads = 0  # under way in threads: the descriptor stays until the last of them is back
-        self._closed = False
+class Content:
+    """One version of a file, as far as it is here. Offsets and sizes in bytes.
+
+    Attributes:
+        name: of the file, below the staging directory: ``<mount>/<file>``.
+        remote_size: what lies below and is not `written` is on the server only.
+        sealed: bytes below this are not changed in place.
+    """
+
+    def __init__(self, area: StagingArea, name: str, fd: int) -> None:
+        self.name = name
         self.size = 0
+        self.remote_size = 0
+        self.sealed = 0
+        self.written = Extents()
+        self._area = area
+        self._fd = fd
+        self._holds = 1  # who needs the file: its user, an upload, a row
+        self._in_use = 0  # calls under way in threads: the descriptor stays until they are back
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._area.base / self.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it is on the server only."""
+        return not self.missing(0, self.size)
+
+    def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Runs of ``[start, stop)`` that are on the server only."""
+        stop = min(stop, self.remote_size)
+        return self.written.missing(start, stop) if start < stop else []
+
+    # --- lifetime ------------------------------------------------------------------------------
+
+    def hold(self) -> Content:
+        """One more needs the file; each `hold` and the first user end with a `release`."""
+        self._holds += 1
+        return self
+
+    def release(self) -> None:
+        """One less needs it; the last one deletes the file. Calls under way still get their bytes."""
+        self._holds -= 1
+        if not self._holds:
+            syscalls.boundary()
+            self.path.unlink(missing_ok=True)
+            self._area.account(-self.written.total)
+            self._close_if_unused()
+
+    def abandon(self) -> None:
+        """Let go of the descriptor; the file stays for the next mount."""
+        self._holds = 0
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if not self._holds and not self._in_use and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    # --- bytes ---------------------------------------------------------------------------------
 
     async def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes; fewer only at the end of the file."""
-        self._reads += 1
+        """Up to `length` bytes that are here; fewer only at the end of the file."""
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        self._in_use += 1
         try:
-            return await in_thread(lambda: os.pread(self._fd, length, offset))
+            data = await in_thread(lambda: os.pread(self._fd, length, offset))
         finally:
-            self._reads -= 1
+            self._in_use -= 1
             self._close_if_unused()
+        # A run that only ever was a hole lies past the file's end on our disk.
+        return data if len(data) == length else data + bytes(length - len(data))
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write all of `data`, or raise NoSpace or LocalIOError with the size as it was."""
+        assert offset >= self.sealed
+        size = self.size
 
         def write_all() -> None:
-            view, at = memoryview(data), offset
             try:
-                while view:
-                    done = os.pwrite(self._fd, view, at)
-                    view, at = view[done:], at + done
+                syscalls.pwrite_all(self._fd, data, offset)
             except OSError:
                 # A write that failed halfway must not leave a longer file behind.
-                os.ftruncate(self._fd, self.size)
+                if offset + len(data) > size:
+                    os.ftruncate(self._fd, size)
                 raise
 
         await in_thread(write_all)
+        self._has(offset, offset + len(data))
         self.size = max(self.size, offset + len(data))
+
+    async def fill(self, offset: int, data: bytes) -> None:
+        """Put in what the server has; nothing of it was `written` here meanwhile."""
+        await in_thread(lambda: syscalls.pwrite_all(self._fd, data, offset))
+        self._has(offset, offset + len(data))
 
     async def truncate(self, size: int) -> None:
         """Cut or extend (with zeroes, as a hole) to `size`."""
-        await in_thread(lambda: os.ftruncate(self._fd, size))
+        assert size >= self.sealed
+        await in_thread(lambda: syscalls.truncate(self._fd, size))
         self.size = size
+        self.remote_size = min(self.remote_size, size)
+        self._area.account(-self.written.cut(size))
 
-    def close(self) -> None:
-        """Let go of the file and delete it; reads under way still get their bytes."""
-        if not self._closed:
-            self._closed = True
-            self.path.unlink(missing_ok=True)
+    async def clone(self, label: bytes, size: int) -> Content:
+        """A content of its own with the first `size` bytes of this one; costs a copy of what is here."""
+        new = await self._area.create(label)
+        stop = min(size, self.size)
+        try:
+            for start, end in self.written:
+                if start < stop:
+                    end = min(end, stop)
+                    await in_thread(lambda a=start, b=end: syscalls.copy_range(self._fd, new._fd, a, b))  # type: ignore[misc]
+                    new._has(start, end)
+            await in_thread(lambda: syscalls.truncate(new._fd, stop))
+        except BaseException:
+            new.release()
+            raise
+        new.size, new.remote_size = stop, min(self.remote_size, stop)
+        return new
+
+    async def sync(self) -> None:
+        """Have the bytes survive a power cut."""
+        self._in_use += 1
+        try:
+            await in_thread(lambda: syscalls.sync_data(self._fd))
+        finally:
+            self._in_use -= 1
             self._close_if_unused()
 
-    def _close_if_unused(self) -> None:
-        if self._closed and not self._reads and self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    def _has(self, start: int, stop: int) -> None:
+        self._area.account(self.written.add(start, stop))
 
 
 class StagingArea:
     """The staging files of one mount.
 
     Attributes:
-        directory: this mount's own, 0700.
-        unsent: where content goes that could not be sent when its mount ended.
+        base: where all mounts of this user have their directories.
+        own: name of this mount's directory in it, 0700.
+        unsent: where content goes that nobody acknowledged and whose mount died.
+        used: bytes that are here, of all contents.
     """
 
     def __init__(self, state_dir: Path) -> None:
-        base = state_dir / "staging"
+        self.base = state_dir / "staging"
         self.unsent = state_dir / "unsent"
-        for path in (base, self.unsent):
+        for path in (self.base, self.unsent):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.chmod(0o700)
-        self._base = base
-        self.directory = base / f"{os.getpid()}-{time.time_ns():x}"
+        self.own = f"{os.getpid()}-{time.time_ns():x}"
+        self.directory = self.base / self.own
         self.directory.mkdir(mode=0o700)
         # Locked before it has the name by which others know a mount's directory: one that is there
         # and not locked is a dead mount's.
         new = self.directory / "lock.new"
-        self._lock = os.open(new, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        new.rename(self.directory / "lock")
+        lock = os.open(new, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new.rename(self.directory / LOCK)
+        self._locks = {self.own: lock}
+        self._directory_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._count = 0
+        self.used = 0
 
-    def adopt_leftovers(self) -> list[Path]:
-        """Move what dead mounts left behind to `unsent` and return where it is now."""
-        adopted = []
-        for old in sorted(self._base.iterdir()):
-            if old == self.directory:
-                continue
+    def account(self, change: int) -> None:
+        """Bytes have come or gone."""
+        self.used += change
+
+    async def create(self, name: bytes) -> Content:
+        """A new, empty content. `name` only helps a human who looks at leftovers."""
+        self._count += 1
+        label = urllib.parse.quote(name, safe=" @+,=")[:100]
+        file = f"{self.own}/{self._count:06d}-{label}"
+
+        def make() -> int:
+            syscalls.boundary()
+            return os.open(self.base / file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+        return Content(self, file, await in_thread(make))
+
+    async def sync_all(self) -> None:
+        """Have every content of this mount survive a power cut, names included."""
+        await in_thread(lambda: syscalls.sync_filesystem(self._directory_fd))
+
+    async def sync_names(self) -> None:
+        """Have the names of contents survive a power cut."""
+
+        def sync() -> None:
+            syscalls.boundary()
+            os.fsync(self._directory_fd)
+
+        await in_thread(sync)
+
+    # --- what dead mounts left -----------------------------------------------------------------
+
+    def claim_dead(self) -> list[str]:
+        """Names of directories whose mounts are dead; they are ours now, until `let_go`."""
+        others = sorted(p.name for p in self.base.iterdir() if p.is_dir() and p.name not in self._locks)
+        # One at a time: rows of one dead mount may name files in the directory of another.
+        with open(self.base.with_suffix(".lock"), "a") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            return self._claim(others)
+
+    def _claim(self, others: list[str]) -> list[str]:
+        claimed = []
+        for old in others:
             try:
-                fd = os.open(old / "lock", os.O_RDWR | os.O_CLOEXEC)
+                fd = os.open(self.base / old / LOCK, os.O_RDWR | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # about to begin, or another new mount was faster
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Held until the directory is gone from here, so two new mounts do not both take it.
-                if target := self._adopt(old):
-                    adopted.append(target)
+                # Whoever had it before us may have finished with it and removed it.
+                os.stat(self.base / old / LOCK)
             except (BlockingIOError, FileNotFoundError):
-                continue  # its mount is alive, or another new mount was faster
-            finally:
                 os.close(fd)
-        return adopted
+                continue
+            self._locks[old] = fd
+            claimed.append(old)
+        return claimed
 
-    def _adopt(self, old: Path) -> Path | None:
-        if not any(p.name != "lock" and p.stat().st_size for p in old.iterdir()):
-            shutil.rmtree(old)
-            return None
-        target = self.unsent / f"crashed-{old.name}"
-        old.rename(target)
-        (target / "lock").unlink()
-        return target
+    def let_go(self, directory: str) -> None:
+        """Leave a claimed directory to the next mount, or remove it where nothing is in it."""
+        self._remove_if_empty(directory)
+        os.close(self._locks.pop(directory))
 
-    async def create(self, name: bytes) -> StagingFile:
-        """A new, empty staging file. `name` only helps a human who looks at leftovers."""
-        self._count += 1
-        label = urllib.parse.quote(name, safe=" @+,=")[:100]
-        path = self.directory / f"{self._count:06d}-{label}"
-        fd = await in_thread(lambda: os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        return StagingFile(path, fd)
+    def contents_in(self, directory: str) -> dict[str, int]:
+        """Names (as `Content.name`) and sizes of the files in a directory."""
+        return {
+            f"{directory}/{p.name}": p.stat().st_size
+            for p in (self.base / directory).iterdir()
+            if p.name not in (LOCK, "lock.new")
+        }
 
-    def keep_unsent(self, staged: StagingFile, folder: str, path: bytes) -> Path:
-        """Move content that could not be sent to a place that outlives the mount; return where.
+    def adopt(self, name: str, size: int, written: Extents, remote_size: int, *, sealed: bool) -> Content:
+        """The content of a row of a claimed directory. `sealed`: cut to `size`, what came later is gone.
+
+        Raises:
+            NoSpace, LocalIOError.
+        """
+        try:
+            fd = os.open(self.base / name, os.O_RDWR | os.O_CLOEXEC)
+            found = os.fstat(fd).st_size
+            if sealed and found > size:
+                syscalls.truncate(fd, size)
+        except OSError as e:
+            raise local_error(e) from e
+        content = Content(self, name, fd)
+        content.size = size if sealed else found
+        content.remote_size = min(remote_size, content.size)
+        content.written = written
+        written.cut(content.size)
+        content.sealed = content.size if sealed else 0
+        self.account(written.total)
+        return content
+
+    def set_aside(self, name: str, label: str) -> Path:
+        """Move a file of a claimed directory to `unsent`, where a human finds it; return where it is.
 
         Raises:
             NoSpace, LocalIOError: it stays where it was.
         """
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        target_dir = self.unsent / urllib.parse.quote(folder, safe=" @+,=")
-        name = urllib.parse.quote(path, safe=" @+,=")[-180:]
-        target = target_dir / f"{stamp}-{staged.path.name[:6]}-{name}"
+        directory, _, file = name.partition("/")
+        target_dir = self.unsent / urllib.parse.quote(label, safe=" @+,=/").replace("/", "%2F")[-180:]
+        target = target_dir / f"{directory}-{file}"[:250]
         try:
             target_dir.mkdir(exist_ok=True, mode=0o700)
-            staged.path.rename(target)
-            with target.open("rb") as f:
-                os.fsync(f.fileno())
+            (self.base / name).rename(target)
         except OSError as e:
             raise local_error(e) from e
         return target
 
+    def _remove_if_empty(self, directory: str) -> None:
+        if not self.contents_in(directory):
+            shutil.rmtree(self.base / directory)
+
     def close(self) -> None:
-        """Remove this mount's directory; files still in it are left alone."""
-        leftovers = [p for p in self.directory.iterdir() if p.name != "lock"]
-        if not leftovers:
-            shutil.rmtree(self.directory)
-        os.close(self._lock)
+        """End of the mount: directories with files in them stay, for the next."""
+        os.close(self._directory_fd)
+        for directory in list(self._locks):
+            self.let_go(directory)
 
 
 async def check_room(area: StagingArea, needed: int) -> None:
@@ -169,4 +320,4 @@ async def check_room(area: StagingArea, needed: int) -> None:
     """
     usage = await in_thread(lambda: shutil.disk_usage(area.directory))
     if usage.free < needed:
-        raise NoSpace("the disk that holds staging files is full; free some space or move --state-dir")
+        raise NoSpace(syscalls.FULL)

@@ -158,8 +158,9 @@ class Attributes:
             raise NoAttribute("no such attribute")
         return value
 
-    async def set_xattr(self, node: Node, name: bytes, value: bytes | None) -> None:
-        """Set an extended attribute of the ``user.`` namespace, or remove it (None).
+    @staticmethod
+    def set_xattr(node: Node, name: bytes, value: bytes | None) -> None:
+        """Set an extended attribute of the ``user.`` namespace, or remove it (None); `save` comes next.
 
         Raises:
             NoAttribute: to be removed, and not set.
@@ -180,7 +181,6 @@ class Attributes:
             raise NoSpace("the attributes of one file may take 64 KiB")
         node.local = replace(node.local, xattrs=tuple(kept.items()))
         node.ctime_ns = time.time_ns()
-        await self.save(node)
 
     async def save_if_possible(self, node: Node) -> None:
         """`save` after something that has succeeded already, and must not fail for want of a row."""

@@ -23,6 +23,7 @@ LOOK_EVERY_S = 0.25  # a part of the shortest deadline there is, 1 s
 class _Running:
     scope: trio.CancelScope
     seconds: float
+    outer: _Running | None
 
 
 _running: ContextVar[_Running | None] = ContextVar("vfs_deadline", default=None)
@@ -36,7 +37,7 @@ def within(seconds: float) -> Iterator[None]:
         DeadlineExceeded: time is up; the body was cancelled.
     """
     with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
-        token = _running.set(_Running(scope, seconds))
+        token = _running.set(_Running(scope, seconds, _running.get()))
         try:
             yield
         finally:
@@ -48,8 +49,9 @@ def within(seconds: float) -> Iterator[None]:
 def progress(*_: object) -> None:
     """Bytes have moved for the current request: its time starts anew."""
     running = _running.get()
-    if running is not None:
+    while running is not None:
         running.scope.deadline = max(running.scope.deadline, trio.current_time() + running.seconds)
+        running = running.outer
 
 
 class Pulse:

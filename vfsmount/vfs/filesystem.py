@@ -35,14 +35,26 @@ from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import HostUsage, Ino, Kind, LocalAttrs
 from vfsmount.vfs.attributes import Attributes
+from vfsmount.vfs.conflicts import Conflicts
+from vfsmount.vfs.deadline import Pulse, within
+from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.handles import Attr, DirHandle, Handle, Opened, SetAttr
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.namespace import Namespace
 from vfsmount.vfs.paths import PathGate
 from vfsmount.vfs.policy import MountPolicy, without_set_id
+from vfsmount.vfs.queue import Queue
 from vfsmount.vfs.reader import Reader
+from vfsmount.vfs.recorder import Recorder
+from vfsmount.vfs.recovery import Recoverer, Report
+from vfsmount.vfs.removals import Removals
+from vfsmount.vfs.room import Room
+from vfsmount.vfs.settling import Settling
+from vfsmount.vfs.staged import staged_of, version_of
+from vfsmount.vfs.status import Status, UnsentFile, state_of_file, unsent_file
+from vfsmount.vfs.uploader import Uploader
 from vfsmount.vfs.usage import HostUsageCache
-from vfsmount.vfs.writer import Unsent, Writer
+from vfsmount.vfs.writer import Writer
 
 _log = logging.getLogger("vfsmount.vfs")
 
@@ -59,16 +71,26 @@ class Filesystem:
         policy: MountPolicy,
         nursery: trio.Nursery,
         changed: Callable[[Ino], None] = lambda ino: None,
+        entry_changed: Callable[[Ino, bytes], None] = lambda ino, name: None,
     ) -> None:
         """Args:
-        nursery: owns fetches and retries for as long as the filesystem is served.
+        nursery: owns fetches and uploads for as long as the filesystem is served.
         changed: told the number of each inode whose content somebody else changed.
+        entry_changed: told (directory, name) of each name that stands for another inode now.
         """
         self.policy = policy
+        self._client = client
+        self._area = area
+        self._rows = records.staged
+        self._records = records
         self._inodes = InodeTable()
         self._inodes.root.mtime_ns = self._inodes.root.ctime_ns = time.time_ns()
         self._gate = PathGate(policy)
         self._attributes = Attributes(records, self._inodes, policy)
+        self._recorder = Recorder(records, area)
+        self._removals = Removals(
+            client, transfers, self._gate, records, self._recorder, policy.retry_first_s
+        )
         self._metadata = Metadata(
             client,
             transfers,
@@ -76,12 +98,55 @@ class Filesystem:
             policy,
             self._gate,
             self._attributes,
+            self._removals,
             lambda node: changed(node.ino),
+            entry_changed,
         )
         self._blocks = BlockIndex(policy.memory)
         self._reader = Reader(transfers, self._metadata, self._blocks, self._gate, nursery)
+        self._exclusion = Exclusion(self._inodes, self._gate)
+        self._queue = Queue()
+        pulse = Pulse()
+        self._room = Room(
+            area, policy.staging_size, policy.deadline_s, pulse, lambda: self._uploader.will_free
+        )
         self._writer = Writer(
-            transfers, self._metadata, self._inodes, area, self._gate, self._attributes, policy
+            transfers,
+            self._metadata,
+            self._inodes,
+            area,
+            self._gate,
+            self._exclusion,
+            self._recorder,
+            self._room,
+            policy,
+            self._queue.put_now,
+        )
+        self._conflicts = Conflicts(
+            self._inodes,
+            self._gate,
+            self._exclusion,
+            records,
+            self._recorder,
+            self._writer,
+            policy,
+            self._queue.put_now,
+            entry_changed,
+        )
+        self._settling = Settling(transfers, self._metadata, self._gate, records, self._conflicts, policy)
+        self._uploader = Uploader(
+            transfers,
+            self._inodes,
+            self._gate,
+            self._exclusion,
+            self._attributes,
+            self._recorder,
+            self._writer,
+            self._settling,
+            self._conflicts,
+            policy,
+            pulse,
+            self._queue,
         )
         self._namespace = Namespace(
             client,
@@ -89,15 +154,32 @@ class Filesystem:
             self._inodes,
             self._metadata,
             self._writer,
+            self._uploader,
+            self._removals,
+            self._exclusion,
+            self._recorder,
+            records,
             self._gate,
             self._attributes,
             policy,
+        )
+        self._recoverer = Recoverer(
+            transfers,
+            self._inodes,
+            area,
+            records,
+            self._recorder,
+            self._writer,
+            self._removals,
+            policy,
+            self._queue.put_now,
         )
         self._usage = HostUsageCache(client, nursery)
         self._handles: dict[int, Handle] = {}
         self._dir_handles: dict[int, DirHandle] = {}
         self._next_fh = 1
-        nursery.start_soon(self._writer.run)
+        for service in (self._uploader, self._removals, self._settling, self._recorder):
+            nursery.start_soon(service.run)
 
     # --- attributes ----------------------------------------------------------------------------
 
@@ -190,14 +272,31 @@ class Filesystem:
             atime_ns=change.atime_ns,
         )
         node.ctime_ns = time.time_ns()
-        await self._attributes.save(node)
+        await self._save_attrs(node)
         return self._attr(node)
+
+    async def _save_attrs(self, node: Node) -> None:
+        if node.staged is not None and staged_of(node).dirty:
+            await self._recorder.save_attrs(node)  # they belong to a version that is not there yet
+        else:
+            await self._attributes.save(node)
 
     # --- extended attributes -------------------------------------------------------------------
 
     def get_xattr(self, ino: int, name: bytes) -> bytes:
-        """Value of an extended attribute; NoAttribute where it is not set."""
-        return self._attributes.get_xattr(self._inodes.get(ino), name)
+        """Value of an extended attribute; NoAttribute where it is not set.
+
+        Ours, which no list shows so that no program copies them: ``user.vfsmount.state`` (what the
+        server has of a file), ``user.vfsmount.validator``, ``user.vfsmount.partial`` (directories).
+        """
+        node = self._inodes.get(ino)
+        if name == b"user.vfsmount.state" and not node.is_dir:
+            return state_of_file(node).encode()
+        if name == b"user.vfsmount.validator" and not node.is_dir and version_of(node) is not None:
+            return str(version_of(node)).encode()
+        if name == b"user.vfsmount.partial" and node.is_dir:
+            return b"1" if dircache.state_of(node).cut else b"0"
+        return self._attributes.get_xattr(node, name)
 
     def list_xattrs(self, ino: int) -> list[bytes]:
         """Names of the extended attributes that are set."""
@@ -206,8 +305,12 @@ class Filesystem:
     async def set_xattr(self, ino: int, name: bytes, value: bytes | None) -> None:
         """Set an extended attribute, or remove it (None); see `Attributes.set_xattr`."""
         node = self._inodes.get(ino)
+        if name == b"user.vfsmount.wait":
+            await self.wait([node], patient=False)
+            return
         self._gate.check_writable(node)
-        await self._attributes.set_xattr(node, name, value)
+        self._attributes.set_xattr(node, name, value)
+        await self._save_attrs(node)
 
     # --- links and special files ---------------------------------------------------------------
 
@@ -252,8 +355,8 @@ class Filesystem:
             if handle is not None:
                 handle.epoch, handle.met = node.epoch, True
             else:
-                # truncate(2) on a path: no close will follow that could send it
-                await self._writer.flush(node)
+                # truncate(2) on a path: no close will follow that could record it
+                await self._flush(node)
 
     # --- directories ---------------------------------------------------------------------------
 
@@ -381,6 +484,9 @@ class Filesystem:
             await self._metadata.follow_link(node)
         elif stale and node.staged is None and not node.unlinked and not flags & os.O_TRUNC:
             await self._reader.prime(node)
+            if node.unlinked:
+                # The kernel looks the name up again and opens what it finds then.
+                raise Stale("the file was replaced on the server; open it again")
         fh = self._register(node, flags)
         if flags & os.O_TRUNC:
             try:
@@ -393,7 +499,7 @@ class Filesystem:
         return Opened(fh, keep)
 
     async def create(self, parent: int, name: bytes, mode: int, flags: int) -> tuple[int, Attr]:
-        """As open(2) with O_CREAT; counts as a lookup. A new file is on the server after its first flush."""
+        """As open(2) with O_CREAT; counts as a lookup. A new file is recorded by its first flush."""
         directory = self._directory(parent)
         exclusive = bool(flags & os.O_EXCL)
         node = await self._namespace.create(directory, name, mode & 0o7777, exclusive=exclusive)
@@ -434,41 +540,49 @@ class Filesystem:
                 return data
         raise Stale("the file was replaced on the server; open it again")
 
-    async def write(self, fh: int, offset: int, data: bytes) -> int:
-        """As pwrite(2), always all of `data`; an O_APPEND handle writes at the end. Returns where it went."""
+    async def write(self, fh: int, offset: int, data: bytes) -> None:
+        """As pwrite(2), always all of `data`. Whoever appends knows where the end is."""
         handle = self._handle(fh)
         node = handle.node
-        at = None if handle.flags & os.O_APPEND else offset
         for last in (False, False, True):
             if not handle.met:
                 handle.epoch = node.epoch
             try:
-                written_at = await self._writer.write(node, handle.epoch, at, data)
+                await self._writer.write(node, handle.epoch, offset, data)
             except Stale:
                 if last or handle.met or node.unlinked:
                     raise
                 continue  # replaced since it was listed, but this handle has shown nothing of it yet
             handle.met = True
-            return written_at
-        raise AssertionError("unreachable")
+            return
 
     def ino_of(self, fh: int) -> Ino:
         """The inode an open file handle belongs to."""
         return self._handle(fh).node.ino
 
     async def flush(self, fh: int) -> None:
-        """The close(2) hook: returns once the content is on the server and verified.
+        """The close(2) hook: returns once the content is recorded here, or, where the mount is
+        `sync`, on the server and verified.
 
         Raises:
-            VfsError: it is not; the content is kept and tried again.
+            VfsError: it is not.
         """
         handle = self._handle(fh)
         if handle.writable:
-            await self._writer.flush(handle.node)
+            await self._flush(handle.node)
+
+    async def _flush(self, node: Node) -> None:
+        await self._writer.flush(node)
+        if self.policy.sync:
+            await self._uploader.wait([node])
 
     async def fsync(self, fh: int) -> None:
-        """As fsync(2): durable on the server, like `flush`."""
-        await self._writer.flush(self._handle(fh).node)
+        """As fsync(2): the content survives a power cut of this machine; where the mount says so, it
+        is on the server."""
+        node = self._handle(fh).node
+        await self._writer.fsync(node)
+        if self.policy.sync or self.policy.fsync_remote:
+            await self._uploader.wait([node])
 
     async def release(self, fh: int) -> None:
         """The last reference to a handle is gone; nobody hears an error."""
@@ -477,7 +591,7 @@ class Filesystem:
             return
         try:
             if handle.writable:  # a writable mapping may have written after the last close(2)
-                await self._writer.flush(handle.node)
+                await self._flush(handle.node)
         except VfsError as e:
             event(
                 _log, logging.WARNING, "upload.pending", ino=handle.node.ino, error=str(e), kept="tried again"
@@ -491,6 +605,8 @@ class Filesystem:
         node = handle.node
         node.opens -= 1
         node.writers -= handle.writable
+        if not node.writers:
+            self._uploader.look_at(node)
         self._writer.let_go(node)
         self._inodes.released(node)
 
@@ -512,10 +628,91 @@ class Filesystem:
         """
         await self._metadata.refresh(self._inodes.root)
 
-    async def drain(self) -> list[Unsent]:
-        """Send what is left; return what could not be sent and where it is kept."""
-        return await self._writer.drain()
+    async def recover(self) -> Report:
+        """Take up what mounts that died left behind; call it after `warm`, before the first request."""
+        return await self._recoverer.run()
 
-    def unsent_files(self) -> list[tuple[str, VfsError | None]]:
-        """Names and last errors of files that the server does not have yet."""
-        return [(repr(n.name), n.staged.error if n.staged else None) for n in self._writer.dirty]
+    # --- what is unsent ------------------------------------------------------------------------
+
+    async def wait(self, nodes: list[Node] | None = None, *, patient: bool = True) -> None:
+        """Return when what is acknowledged is on the server and verified: of these nodes and what is
+        below them, or of everything.
+
+        Raises:
+            VfsError: why something is not. With `patient` a server that cannot be reached is waited for.
+        """
+        tops = [self._inodes.root] if nodes is None else nodes
+        unsent = self._uploader.unsent
+        wanted = [n for n in unsent if any(n is t or self._inodes.is_below(n, t) for t in tops)]
+        if directories := [t for t in tops if t.is_dir]:
+            await self._removals.flush(*directories)
+        await self._uploader.wait(wanted, patient=patient)
+
+    def node_at(self, path: bytes) -> Node | None:
+        """The node at a path below the mountpoint, as far as it is known here."""
+        node: Node | None = self._inodes.root
+        for name in filter(None, path.split(b"/")):
+            node = node.entries.get(name) if node is not None else None
+        return node
+
+    def unsent(self) -> list[UnsentFile]:
+        """What the server does not have as it was acknowledged, oldest first."""
+        files = [unsent_file(self._uploader.name_of(n), n) for n in self._uploader.unsent]
+        return sorted(files, key=lambda f: -f.age_s)
+
+    async def status(self) -> Status:
+        """What `vfsmount status` shows."""
+        folders = {n.folder.id: os.fsdecode(n.name) for n in self._inodes.root.entries.values() if n.folder}
+        conflicts = [
+            (f"{folders.get(c.folder, c.folder)}/{os.fsdecode(c.path)}", os.fsdecode(c.kept_as), c.at)
+            for c in await self._rows.read_conflicts()
+        ]
+        partial = [
+            f"{n.folder.name}/{os.fsdecode(self._inodes.path(n))}"
+            for n in self._inodes
+            if n.is_dir and n.folder and not n.unlinked and n.listing is not None and n.listing.cut
+        ]
+        return Status(
+            unsent=tuple(self.unsent()),
+            removals=tuple(self._removals.names),
+            conflicts=tuple(conflicts),
+            partial=tuple(partial),
+            local_only=await self._records.count_local(),
+            staging_used=self._area.used,
+            staging_limit=self.policy.staging_size,
+            calls_left=self._client.governor.calls_left,
+        )
+
+    async def drain(self) -> list[UnsentFile]:
+        """Send what is left; return what could not be sent. It stays recorded for the next mount."""
+        for node in self._writer.staged:
+            try:
+                with within(self.policy.deadline_s):
+                    await self._writer.flush(node)
+            except VfsError as e:
+                event(_log, logging.ERROR, "staging.unrecorded", ino=node.ino, error=str(e))
+        with trio.move_on_after(self.policy.drain_timeout_s) as time_left:
+            try:
+                with within(self.policy.deadline_s):
+                    await self._removals.flush()
+            except VfsError as e:
+                event(_log, logging.WARNING, "removal.left", names=len(self._removals), error=str(e))
+        await self._uploader.drain(max(0.0, time_left.deadline - trio.current_time()))
+        return self._left()
+
+    def _left(self) -> list[UnsentFile]:
+        left = [unsent_file(self._uploader.name_of(n), n) for n in self._writer.staged if self._is_left(n)]
+        return left + [
+            UnsentFile(name, 0, "removed here", 0.0, "the server still has it", "")
+            for name in self._removals.names
+        ]
+
+    @staticmethod
+    def _is_left(node: Node) -> bool:
+        return staged_of(node).dirty and not node.unlinked
+
+    async def close(self) -> None:
+        """After `drain` and after the services have ended: content that is not sent stays on the disk."""
+        await self._recorder.sync()
+        self._settling.abandon()
+        self._writer.abandon()

@@ -30,10 +30,11 @@ from vfsmount.errors import (
     Stale,
 )
 from vfsmount.log import event
-from vfsmount.values import NO_ATTRS, Folder, Kind, Listing, LocalAttrs, RemoteEntry, Validator
+from vfsmount.values import NO_ATTRS, Folder, Ino, Kind, Listing, LocalAttrs, RemoteEntry, Validator
 from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.paths import PathGate, child_path, folder_of, hidden, remote_path
 from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.removals import Removals
 
 _log = logging.getLogger("vfsmount.vfs.metadata")
 
@@ -52,10 +53,13 @@ class Metadata:
         policy: MountPolicy,
         gate: PathGate,
         attributes: Attributes,
+        removals: Removals,
         changed: Callable[[Node], None],
+        entry_changed: Callable[[Ino, bytes], None],
     ) -> None:
         """Args:
         changed: told of every node whose content somebody else changed, to drop the kernel's pages.
+        entry_changed: told (directory, name) of each name that stands for another inode now.
         """
         self._client = client
         self._transfers = transfers
@@ -63,7 +67,9 @@ class Metadata:
         self._policy = policy
         self._gate = gate
         self._attributes = attributes
+        self._removals = removals
         self._changed = changed
+        self._entry_changed = entry_changed
         self._in_flight: dict[Node, trio.Event] = {}
         self._silent_until = float("-inf")
 
@@ -156,7 +162,7 @@ class Metadata:
             ticket,
             listing,
             lambda node, entry: self._listed(node, entry, ticket.asked_at),
-            lambda name: hidden(directory, name),
+            lambda name: self._hidden(directory, name),
             self._must_stay,
         )
         await self._attributes.drop(directory, self._attributes.take(directory, records, newer))
@@ -214,7 +220,7 @@ class Metadata:
         await self.refresh(parent)
         state = dircache.state_of(parent)
         node = parent.entries.get(name)
-        if parent is self._inodes.root or not state.cut or hidden(parent, name):
+        if parent is self._inodes.root or not state.cut or self._hidden(parent, name):
             if node is None:
                 raise NotFound("no such file or directory")
         elif node is None or (
@@ -224,7 +230,11 @@ class Metadata:
         if node.kind is Kind.SYMLINK and node.validator is None:
             with suppress(NotFound, IsADirectory):  # dangling links, and links to directories, show as empty
                 await self.follow_link(node)
+            node = parent.entries.get(name, node)
         return node
+
+    def _hidden(self, directory: Node, name: bytes) -> bool:
+        return hidden(directory, name) or self._removals.hides(directory, name)
 
     async def find(self, parent: Node, name: bytes) -> Node | None:
         """As `lookup`, with None for a name that is free."""
@@ -265,7 +275,7 @@ class Metadata:
             mode = 0o755 if kind is Kind.DIRECTORY else 0o644
             known = self._inodes.add(parent, name, kind, mode=mode)
         if validator is not None:
-            self.confirm(known, validator, asked_at)
+            known = self.confirm(known, validator, asked_at)
         known.checked_at = asked_at
         if is_new:
             await self._attributes.drop(parent, self._attributes.take_name(parent, record))
@@ -298,7 +308,8 @@ class Metadata:
         if node.kind is Kind.FILE:
             seen = node.validator or Validator(node.mtime_ns, node.size)
             if not seen.matches_listing(entry.size, entry.mtime_ns):
-                self._replaced(node)
+                node = self._replaced(node)
+                node.ctime_ns = entry.ctime_ns
                 node.validator = None
                 node.size, node.mtime_ns = entry.size, entry.mtime_ns
         elif node.kind is Kind.SYMLINK:
@@ -308,24 +319,36 @@ class Metadata:
         node.mode = entry.mode
         node.checked_at = asked_at
 
-    def confirm(self, node: Node, validator: Validator, asked_at: float) -> None:
-        """A transfer told which version is there."""
-        if node.staged is not None or asked_at < node.checked_at:
-            return
+    def confirm(self, node: Node, validator: Validator, asked_at: float) -> Node:
+        """A transfer told which version is there. Returns the node that stands for it now."""
+        if node.staged is not None or node.unlinked or asked_at < node.checked_at:
+            return node
         if node.validator != validator:
             same = node.validator is None and validator.matches_listing(node.size, node.mtime_ns)
             if not same:
-                self._replaced(node)
+                node = self._replaced(node)
             node.validator = validator
             node.size, node.mtime_ns = validator.size, validator.mtime_ns
         node.checked_at = asked_at
+        return node
 
-    def _replaced(self, node: Node) -> None:
-        """Somebody else changed the content: what was set for the old version goes with it."""
+    def _replaced(self, node: Node) -> Node:
+        """Somebody else changed the content: what was set for the old version goes with it.
+
+        The kernel trusts its own size and time of a regular file for as long as it knows the inode
+        (it has a writeback cache), so a file it knows comes back under a new number. Whoever has the
+        old one open gets ESTALE for what is not read yet.
+        """
+        if node.parent is not None and (node.lookups or node.opens):
+            new = self._inodes.replace(node)
+            self._changed(node)
+            self._entry_changed(new.parent.ino if new.parent is not None else node.ino, new.name)
+            return new
         node.version += 1
         node.epoch += 1
         node.local = NO_ATTRS
         self._changed(node)
+        return node
 
     def vanished(self, node: Node, path: str) -> None:
         """The server says the name is gone; believe it unless it is ours to bring back."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import trio
+from msgspec.structs import replace as replace_field
 
 from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
@@ -35,11 +36,18 @@ from vfsmount.errors import (
     VfsError,
 )
 from vfsmount.log import event
+from vfsmount.store.records import Records
+from vfsmount.store.staged import Move
 from vfsmount.values import Kind, LocalAttrs
 from vfsmount.vfs.attributes import Attributes
+from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, check_new_name, child_path, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.recorder import Recorder
+from vfsmount.vfs.removals import Removals
+from vfsmount.vfs.staged import staged_of, version_of
+from vfsmount.vfs.uploader import Uploader
 from vfsmount.vfs.writer import Writer
 
 _log = logging.getLogger("vfsmount.vfs.namespace")
@@ -60,6 +68,11 @@ class Namespace:
         inodes: InodeTable,
         metadata: Metadata,
         writer: Writer,
+        uploader: Uploader,
+        removals: Removals,
+        exclusion: Exclusion,
+        recorder: Recorder,
+        records: Records,
         gate: PathGate,
         attributes: Attributes,
         policy: MountPolicy,
@@ -69,6 +82,11 @@ class Namespace:
         self._inodes = inodes
         self._metadata = metadata
         self._writer = writer
+        self._uploader = uploader
+        self._removals = removals
+        self._exclusion = exclusion
+        self._recorder = recorder
+        self._rows = records.staged
         self._gate = gate
         self._attributes = attributes
         self._policy = policy
@@ -85,6 +103,7 @@ class Namespace:
         if parent is self._inodes.root:
             return await self._create_folder(name)
         asked_at = trio.current_time()
+        await self._removals.flush(parent, name=name)
         await self._gate.settled(parent)
         folder = folder_of(parent)
         self._gate.check_reachable(folder)
@@ -111,6 +130,7 @@ class Namespace:
         self._gate.check_writable(parent)
         check_new_name(parent, name)
         node = await self._metadata.find(parent, name)
+        await self._removals.flush(parent, name=name)
         await self._gate.settled(parent)
         if node is not None or name in parent.entries or parent.unlinked:
             raise AlreadyExists("the name is taken")
@@ -139,6 +159,8 @@ class Namespace:
         self._gate.check_writable(parent)
         check_new_name(parent, name)
         node = await self._metadata.find(parent, name)
+        if node is None:
+            await self._removals.flush(parent, name=name)
         listing_age = trio.current_time() - dircache.state_of(parent).fetched_at
         if node is None and exclusive and listing_age > self._policy.attr_ttl_s:
             await self._refuse_if_there(parent, name)
@@ -186,11 +208,22 @@ class Namespace:
                 event(_log, logging.INFO, "unlink.unreadable", ino=node.ino, error=type(e).__name__)
 
     async def _unlink(self, parent: Node, name: bytes, node: Node) -> None:
-        async with self._gate.moving(node), self._writer.exclusive_below(node):
+        async with self._gate.moving(node), self._exclusion.below(node):
             self._require_still(node, parent, name)
+            await self._uploader.stop([node])
             if self._is_on_server(node) or _may_be_there(node):
-                await self._delete(parent, node, recursive=False)
+                self._gate.check_reachable(folder_of(node))
+                version = None if _may_be_there(node) else version_of(node)
+                await self._removals.add(parent, node, version, self._row_ids(node))
+            else:
+                await self._rows.remove(self._row_ids(node))
             await self._gone(parent, node)
+        if self._policy.sync:
+            await self._removals.flush(parent, name=name)
+
+    @staticmethod
+    def _row_ids(node: Node) -> list[int]:
+        return [staged_of(node).row_id] if node.staged is not None else []
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove a directory that is certainly empty.
@@ -208,12 +241,14 @@ class Namespace:
             return
         async with self._gate.moving(node):
             self._require_still(node, parent, name)
-            if node.entries:
+            if node.entries or self._removals.pending_in(node):
                 raise NotEmpty("the directory is not empty")
             await self._delete(parent, node, recursive=True)
             await self._gone(parent, node)
 
     async def _require_empty(self, directory: Node) -> None:
+        if not directory.entries:
+            await self._removals.flush(directory)
         await self._metadata.refresh(directory, max_age_s=0.0)
         if directory.unlinked:
             raise NotFound("no such file or directory")
@@ -232,7 +267,7 @@ class Namespace:
 
     @staticmethod
     def _is_on_server(node: Node) -> bool:
-        return not node.kind.is_local and (node.staged is None or not node.staged.created_here)
+        return not node.kind.is_local and (node.staged is None or not staged_of(node).created_here)
 
     async def _gone(self, parent: Node, node: Node) -> None:
         name, folder, path = node.name, folder_of(node).id, self._inodes.path(parent)
@@ -294,38 +329,77 @@ class Namespace:
         new_parent: Node,
         new_name: bytes,
     ) -> None:
-        async with self._gate.moving(node), self._writer.exclusive_below(node, target):
+        if node.is_dir:
+            await self._removals.flush(node)
+        await self._removals.flush(new_parent, name=new_name)
+        async with self._gate.moving(node), self._exclusion.below(node, target):
             self._require_still(node, parent, old_name)
             if new_parent.unlinked:
                 raise NotFound("the directory was removed meanwhile")
             if target is not None and target.entries:
                 raise NotEmpty("the directory is not empty")
-            current = new_parent.entries.get(new_name)
-            if self._is_on_server(node):
-                with self._unknown_if_lost(parent, new_parent):
-                    await self._move_remote(node, target, new_parent, new_name)
-            elif node.kind.is_local and target is not None and self._is_on_server(target):
-                await self._delete(new_parent, target, recursive=False)
-            elif _may_be_there(node):
-                with self._unknown_if_lost(parent, new_parent), suppress(NotFound):
-                    await self._move_remote(node, target, new_parent, new_name)
-            elif current is not None and current.is_dir:
-                raise IsADirectory("a file cannot replace a directory")
+            staged = [n for n in self._inodes.subtree(node) if n.staged is not None]
+            await self._uploader.stop([*staged, *([target] if target is not None else [])])
+            folder = folder_of(node).id
+            old, new = (self._inodes.path(parent), old_name), (self._inodes.path(new_parent), new_name)
+            move = Move(0, folder, *old, *new)
+            if self._on_server_or_may_be(node):
+                move = await self._move_recorded(parent, node, target, new_parent, new_name, move)
+            else:
+                await self._move_unsent(node, target, new_parent, new_name)
             # no await until the tree says what the server has
             current = new_parent.entries.get(new_name)
+            replaced = []
             if current is not None and current is not node:
-                if node.staged is not None and (self._is_on_server(current) or _may_be_there(current)):
-                    # The server still has the replaced file there, until our next flush replaces it.
-                    node.staged.created_here = False
+                replaced = self._row_ids(current)
                 self._inodes.unlink(current)
                 self._writer.let_go(current)
             self._inodes.rename(node, new_parent, new_name)
             node.ctime_ns = time.time_ns()
             self._changed(parent, old_name)
             self._changed(new_parent, new_name)
-            old, new = (self._inodes.path(parent), old_name), (self._inodes.path(new_parent), new_name)
-            await self._attributes.moved(folder_of(node).id, node, old, new, current)
+            await self._rows.end_move(self._recorder.mount, move, happened=True, replaced=replaced)
+            await self._attributes.moved(folder, node, old, new, current)
             await self._save_times()
+        for n in staged:
+            self._uploader.look_at(n)
+
+    async def _move_recorded(
+        self, parent: Node, node: Node, target: Node | None, new_parent: Node, new_name: bytes, move: Move
+    ) -> Move:
+        """Move what the server has; where unsent files are below, a next mount can tell whether it did."""
+        below = any(n.staged is not None for n in self._inodes.subtree(node))
+        if below:
+            move = replace_field(move, id=await self._rows.begin_move(self._recorder.mount, move))
+        try:
+            with self._unknown_if_lost(parent, new_parent):
+                try:
+                    await self._move_remote(node, target, new_parent, new_name)
+                except NotFound:
+                    if not _may_be_there(node):
+                        raise
+        except BaseException:
+            if below:
+                with trio.CancelScope(shield=True):
+                    await self._rows.end_move(self._recorder.mount, move, happened=False)
+            raise
+        return move
+
+    async def _move_unsent(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
+        """Nothing moves on the server: what is sent later goes to the new name, over what is there."""
+        if node.kind.is_local and target is not None and self._is_on_server(target):
+            await self._delete(new_parent, target, recursive=False)
+        current = new_parent.entries.get(new_name)
+        if current is not None and current.is_dir:
+            raise IsADirectory("a file cannot replace a directory")
+        if current is not None and current is not node and node.staged is not None:
+            # The server still has the replaced file there, until our next upload replaces it.
+            staged = staged_of(node)
+            staged.may_be_there = staged.may_be_there or _may_be_there(current)
+            await self._recorder.rebased(staged, version_of(current))
+
+    def _on_server_or_may_be(self, node: Node) -> bool:
+        return self._is_on_server(node) or _may_be_there(node)
 
     async def _move_remote(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
         folder, src, dst = folder_of(node), remote_path(node), child_path(new_parent, new_name)
@@ -371,7 +445,8 @@ class Namespace:
         if not folder.is_owner:
             raise PermissionDenied("only its owner may rename a folder")
         self._gate.check_reachable(folder)
-        async with self._gate.moving(node), self._writer.exclusive_below(node):
+        async with self._gate.moving(node), self._exclusion.below(node):
+            await self._uploader.stop([n for n in self._inodes.subtree(node) if n.staged is not None])
             await self._client.rename_folder(folder, name)
             old = node.name
             if new_name not in self._inodes.root.entries:  # else a new list of folders came first
@@ -446,4 +521,4 @@ class Namespace:
 
 def _may_be_there(node: Node) -> bool:
     """Whether an upload that failed may have arrived nevertheless."""
-    return node.staged is not None and bool(node.staged.may_be_there)
+    return node.staged is not None and staged_of(node).may_be_there

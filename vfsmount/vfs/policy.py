@@ -28,7 +28,13 @@ class MountPolicy:
         attr_ttl_s: how long attributes of an open file are believed.
         folder_ttl_s: how long the list of vfolders is believed; one manager call each time.
         deadline_s: every request is answered within this.
-        retry_every_s: how often what a close could not send is tried again.
+        retry_first_s: wait after the first failure of an upload; doubled up to a minute.
+        sync: every close waits until the server has the file, verified.
+        fsync_remote: every fsync does.
+        staging_size: bytes that may be here unsent; 0: as much as the disk holds.
+        settle_s: how long what was sent is watched for somebody who overwrites it unknowingly.
+        host: this machine's name, for the names of conflicts.
+        drain_timeout_s: how long the end of the mount waits for what is unsent.
         only: names of the vfolders to show; all when empty.
     """
 
@@ -40,7 +46,13 @@ class MountPolicy:
     attr_ttl_s: float = 1.0
     folder_ttl_s: float = 10.0
     deadline_s: float = 30.0
-    retry_every_s: float = 10.0
+    retry_first_s: float = 1.0
+    sync: bool = False
+    fsync_remote: bool = False
+    staging_size: int = 0
+    settle_s: float = 1.0
+    host: str = "here"
+    drain_timeout_s: float = 60.0
     memory: int = 256 << 20
     only: tuple[str, ...] = ()
 

@@ -1,85 +1,48 @@
-"""Writing: local content first, then one upload of the whole file.
+"""Writing: local content of a node, from its first change to the moment nobody needs it.
 
-A file that is opened for writing gets a staging file when it is first changed. `flush` (every
-close(2)) and `fsync` send it and return only when the server has it, verified: until uploads are
-recorded durably, an acknowledged close means "on the server". What could not be sent stays here,
-is tried again, and ends in a named place if the mount ends first.
+A file that is changed gets a staging file; what is not in it yet is fetched when it is read or when
+the file is closed. Bytes that were acknowledged by a close, or are travelling, are never changed in
+place: the next writer gets a clone. So an upload is never torn, and a crash in the middle of a
+rewrite leaves what was closed before.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-import trio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 from vfsmount.api.transfer import Transfers
-from vfsmount.core import dircache
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.errors import DeadlineExceeded, NotFound, RangeOutside, Stale, VfsError
+from vfsmount.errors import NotFound, RangeOutside, RemoteUnavailable, Stale
 from vfsmount.log import event
-from vfsmount.store.staging import StagingArea, StagingFile, check_room
-from vfsmount.values import NO_ATTRS, Kind, LocalAttrs
-from vfsmount.vfs.attributes import Attributes
-from vfsmount.vfs.deadline import Pulse, wait_behind, within
+from vfsmount.store.staging import Content, StagingArea
+from vfsmount.values import Kind, LocalAttrs, Validator
+from vfsmount.vfs.deadline import Pulse, within
+from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy, without_set_id
+from vfsmount.vfs.reader import CHECKED_ABOVE
+from vfsmount.vfs.recorder import Recorder
+from vfsmount.vfs.room import Room
+from vfsmount.vfs.staged import StagedFile, staged_of
 
 _log = logging.getLogger("vfsmount.vfs.writer")
 
-# Ranges of 4-16 MiB reach a real storage-proxy's full speed (contract 7).
 SENT_FILE_MODE = 0o644  # what a server makes of an upload: 0666 less its umask (contract 4.3)
+# Ranges of 4-16 MiB reach a real storage-proxy's full speed (contract 7).
 _FETCH_PIECE = 8 << 20
-
-
-@dataclass(slots=True)
-class StagedFile:
-    """Local content of one node.
-
-    Attributes:
-        dirty: the server does not have this content.
-        created_here: the server has nothing under this name yet, as far as we were told.
-        may_be_there: an upload was begun and did not end well, so the server may have it all the same.
-        error: why the last try to send it failed.
-    """
-
-    file: StagingFile
-    dirty: bool
-    created_here: bool
-    may_be_there: bool = False
-    error: VfsError | None = None
-
-
-@dataclass(slots=True)
-class _Busy:
-    """Who may change or send one node's content now; a trio lock with what waiters need to know."""
-
-    lock: trio.Lock = field(default_factory=trio.Lock)
-    pulse: Pulse = field(default_factory=Pulse)
-    users: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Unsent:
-    """Content that could not be sent before the mount ended.
-
-    Attributes:
-        name: where it should have gone, as shown on the mount.
-        kept_at: the local file that holds it now.
-    """
-
-    name: str
-    kept_at: Path
-    reason: str
+_FETCH_ALIGN = 1 << 20
+# Files up to this size come whole with the first change: one request either way, and then nobody
+# can take away the version that the rest of them would have to be fetched from.
+_WHOLE_BELOW = 1 << 20
 
 
 class Writer:
-    """Owns staging files and sends them."""
+    """Owns local content. What is to be sent is told to `recorded`."""
 
     def __init__(
         self,
@@ -88,53 +51,31 @@ class Writer:
         inodes: InodeTable,
         area: StagingArea,
         gate: PathGate,
-        attributes: Attributes,
+        exclusion: Exclusion,
+        recorder: Recorder,
+        room: Room,
         policy: MountPolicy,
+        recorded: Callable[[Node], None],
     ) -> None:
+        """Args:
+        recorded: told of each node that has something new to send.
+        """
         self._transfers = transfers
         self._metadata = metadata
         self._inodes = inodes
         self._area = area
         self._gate = gate
-        self._attributes = attributes
+        self._exclusion = exclusion
+        self._recorder = recorder
+        self._room = room
         self._policy = policy
-        self._busy: dict[Node, _Busy] = {}
+        self._recorded = recorded
         self._staged: set[Node] = set()
 
-    # --- exclusion -----------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def exclusive(self, node: Node) -> AsyncIterator[Pulse]:
-        """Nobody else changes, sends or moves this node's content meanwhile.
-
-        Held across an upload on purpose: a write must not tear it, a rename must not pull its path
-        away. Waiters' deadlines move on as long as the upload does.
-        """
-        busy = self._busy.setdefault(node, _Busy())
-        busy.users += 1
-        try:
-            await wait_behind(busy.pulse, busy.lock.acquire)
-            try:
-                yield busy.pulse
-            finally:
-                busy.lock.release()
-        finally:
-            busy.users -= 1
-            if not busy.users:
-                del self._busy[node]
-
-    @asynccontextmanager
-    async def _exclusive_settled(self, node: Node) -> AsyncIterator[Pulse]:
-        """`exclusive` while nobody is renaming the node or a directory above it.
-
-        A mover may be waiting for our lock; to wait for its end with the lock held would be for ever.
-        """
-        while True:
-            await self._gate.settled(node)
-            async with self.exclusive(node) as pulse:
-                if not self._gate.is_moving(node):
-                    yield pulse
-                    return
+    @property
+    def staged(self) -> list[Node]:
+        """Nodes with local content, oldest number first."""
+        return sorted(self._staged, key=lambda n: n.ino)
 
     @contextmanager
     def holding(self, node: Node | None) -> Iterator[None]:
@@ -149,22 +90,11 @@ class Writer:
             node.writers -= 1
             self.let_go(node)
 
-    @asynccontextmanager
-    async def exclusive_below(self, *tops: Node | None) -> AsyncIterator[None]:
-        """`exclusive` for every staged node at or below `tops`, in ascending inode order."""
-        nodes = {
-            n for top in tops if top is not None for n in self._inodes.subtree(top) if n.staged is not None
-        }
-        async with AsyncExitStack() as stack:
-            for node in sorted(nodes, key=lambda n: n.ino):
-                await stack.enter_async_context(self.exclusive(node))
-            yield
-
     # --- content -------------------------------------------------------------------------------
 
     async def create(self, parent: Node, name: bytes, mode: int) -> Node:
-        """A new empty file, here only until its first flush. `mode`: permission bits."""
-        file = await self._area.create(name)
+        """A new empty file, here only until it is sent. `mode`: permission bits."""
+        content = await self._area.create(name)
         try:
             # A directory that is being removed must not take in what would go with it unsent.
             await self._gate.settled(parent)
@@ -172,213 +102,234 @@ class Writer:
                 raise Stale("the directory changed meanwhile; try again")
             node = self._inodes.add(parent, name, Kind.FILE, mode=SENT_FILE_MODE)
         except BaseException:
-            file.close()
+            content.release()
             raise
         node.local = LocalAttrs(mode=mode)
         node.mtime_ns = node.ctime_ns = time.time_ns()
-        self._attach(node, StagedFile(file, dirty=True, created_here=True))
+        self.attach(node, StagedFile(content, base=None))
         return node
 
-    def _attach(self, node: Node, staged: StagedFile) -> None:
+    def attach(self, node: Node, staged: StagedFile) -> None:
+        """The node has local content from now on."""
         node.staged = staged
         self._staged.add(node)
 
     async def read(self, node: Node, offset: int, length: int) -> bytes:
-        """Bytes of the local content."""
-        staged: StagedFile = node.staged
-        return await staged.file.read(offset, length)
+        """Bytes of the local content, fetched where they are not here yet."""
+        while True:
+            staged = staged_of(node)
+            content = staged.content
+            if content.missing(offset, offset + length):
+                start = offset // _FETCH_ALIGN * _FETCH_ALIGN
+                stop = -(-(offset + length) // _FETCH_ALIGN) * _FETCH_ALIGN
+                async with self._exclusion.settled(node) as pulse:
+                    if node.staged is staged and staged.content is content:
+                        await self._fetch(node, staged, content, start, stop, pulse)
+            elif staged.content is content:
+                return await content.read(offset, length)
+            if node.staged is None:
+                raise Stale("the file was let go of meanwhile")
 
-    async def write(self, node: Node, epoch: int, offset: int | None, data: bytes) -> int:
-        """Write all of `data` at `offset` (None: at the end); return where it went.
+    async def write(self, node: Node, epoch: int, offset: int, data: bytes) -> None:
+        """Write all of `data` at `offset`.
 
         Raises:
             Stale: somebody else replaced the file since it was opened (`epoch`).
-            NoSpace: the staging disk is full; the content is as before.
+            NoSpace: no room for unsent data; the content is as before.
         """
-        async with self._exclusive_settled(node) as pulse:
+        await self._room.wait_for(len(data))
+        async with self._exclusion.settled(node) as pulse:
             staged = await self._stage(node, epoch, node.size, pulse)
-            at = staged.file.size if offset is None else offset
-            await staged.file.write(at, data)
+            content = await self._changeable(node, staged, offset, staged.content.size)
+            await self._room.when_disk_has_some(lambda: content.write(offset, data))
             self._touched(node, staged)
-            return at
 
     async def truncate(self, node: Node, epoch: int | None, size: int) -> None:
-        """Cut or extend to `size`; only what stays is fetched. `epoch` None: whatever version is there."""
-        async with self._exclusive_settled(node) as pulse:
+        """Cut or extend. `epoch` None: whatever is there now."""
+        async with self._exclusion.settled(node) as pulse:
             staged = await self._stage(node, node.epoch if epoch is None else epoch, size, pulse)
-            if staged.file.size != size or not staged.dirty:
-                await staged.file.truncate(size)
+            if staged.content.size != size or not staged.dirty:
+                content = await self._changeable(node, staged, size, size)
+                await content.truncate(size)
                 self._touched(node, staged)
 
     async def make_local(self, node: Node) -> None:
         """Have the whole content here, unchanged, because its name is about to go. Hold `holding`."""
-        async with self._exclusive_settled(node) as pulse:
-            await self._stage(node, node.epoch, node.size, pulse)
+        async with self._exclusion.settled(node) as pulse:
+            staged = await self._stage(node, node.epoch, node.size, pulse)
+            await self._fetch(node, staged, staged.content, 0, staged.content.size, pulse)
 
     def _touched(self, node: Node, staged: StagedFile) -> None:
-        staged.dirty = True
+        staged.change += 1
         node.version += 1
-        node.size = staged.file.size
+        node.size = staged.content.size
         node.mtime_ns = node.ctime_ns = time.time_ns()
         # We cannot see who wrote, so the superuser's writes clear the set-id bits too.
         node.local = replace(without_set_id(node.local), mtime_ns=None)
 
+    async def _changeable(self, node: Node, staged: StagedFile, start: int, keep: int) -> Content:
+        """The content, or a clone of its first `keep` bytes where bytes from `start` on are sealed."""
+        content = staged.content
+        if start >= content.sealed:
+            return content
+        if not keep:
+            new = await self._area.create(node.name)
+        else:
+            await self._room.wait_for(min(keep, content.written.total))
+            new = await content.clone(node.name, keep)
+        # no await until the new one is what everybody sees
+        staged.content = new
+        content.release()
+        return new
+
     async def _stage(self, node: Node, epoch: int, keep: int, pulse: Pulse) -> StagedFile:
-        """The node's local content, fetched up to `keep` bytes if there is none. Hold `exclusive`."""
+        """The node's local content; `keep`: bytes of it that stay. Hold the node's lock."""
         if node.epoch != epoch:
             raise Stale("the file was replaced on the server; open it again")
         if node.staged is None:
-            file = await self._area.create(node.name)
+            base = node.validator or Validator(node.mtime_ns, node.size)
+            content = await self._area.create(node.name)
+            staged = StagedFile(content, base, base_exact=node.validator is not None, sent=0)
+            content.size, content.remote_size = node.size, min(keep, node.size)
             try:
-                await check_room(self._area, min(keep, node.size))
-                await self._fetch_into(file, node, min(keep, node.size), pulse)
-                if file.size:
-                    await self._metadata.revalidate(node)  # see reader.CHECKED_ABOVE
+                if content.remote_size > 0 and node.size <= _WHOLE_BELOW:
+                    await self._fetch(node, staged, content, 0, content.remote_size, pulse)
+                elif content.remote_size and node.validator is None:
+                    await self._metadata.revalidate(node)
+                    staged.base, staged.base_exact = node.validator or base, node.validator is not None
                 if node.epoch != epoch or node.unlinked:
                     raise Stale("the file was replaced on the server; open it again")
             except BaseException:
-                file.close()
+                content.release()
                 raise
-            self._attach(node, StagedFile(file, dirty=False, created_here=False))
-        staged: StagedFile = node.staged
-        return staged
+            self.attach(node, staged)
+        return staged_of(node)
 
-    async def _fetch_into(self, file: StagingFile, node: Node, size: int, pulse: Pulse) -> None:
-        while file.size < size:
-            await self._gate.settled(node)
-            asked_at, path = trio.current_time(), remote_path(node)
+    async def _fetch(
+        self, node: Node, staged: StagedFile, content: Content, start: int, stop: int, pulse: Pulse
+    ) -> None:
+        """Have ``[start, stop)`` here. Hold the node's lock.
+
+        Raises:
+            Stale: the server has another version now, so what is missing cannot be had any more.
+        """
+        fetched = 0
+        for begin, end in content.missing(start, stop):
+            at = begin
+            while at < end:
+                await self._gate.settled(node)
+                data = await self._fetch_piece(node, staged, at, min(_FETCH_PIECE, end - at), pulse)
+                await self._room.wait_for(len(data))
+                await content.fill(at, data)
+                at += len(data)
+                fetched += len(data)
+        if fetched > CHECKED_ABOVE and staged.base is not None:
+            # A file rewritten in place while it was sent mixes two versions under one validator.
+            found = await self._transfers.revalidate(folder_of(node), remote_path(node), staged.base)
+            if found is not None:
+                raise Stale("the file was replaced on the server; open it again")
+
+    async def _fetch_piece(
+        self, node: Node, staged: StagedFile, offset: int, length: int, pulse: Pulse
+    ) -> bytes:
+        while True:
+            path, base = remote_path(node), staged.base
             try:
                 reply = await self._transfers.read_range(
                     folder_of(node),
                     path,
-                    file.size,
-                    min(_FETCH_PIECE, size - file.size),
-                    validator=node.validator,
+                    offset,
+                    length,
+                    validator=base if staged.base_exact else None,
                     on_progress=pulse.beat,
                 )
             except (Stale, RangeOutside, NotFound) as e:
-                await self._metadata.revalidate(node)
                 if isinstance(e, NotFound) and remote_path(node) != path:
                     continue  # renamed while we asked
+                if node.staged is None:
+                    await self._metadata.revalidate(node)
                 raise Stale("the file was replaced on the server; open it again") from e
-            epoch = node.epoch
-            self._metadata.confirm(node, reply.validator, asked_at)
-            if node.epoch != epoch or node.validator != reply.validator:
+            found = reply.validator
+            if base is None or not base.matches_listing(found.size, found.mtime_ns):
                 raise Stale("the file was replaced on the server; open it again")
-            await file.write(file.size, reply.data)
+            staged.base, staged.base_exact = found, True
+            return reply.data
 
-    # --- sending -------------------------------------------------------------------------------
+    # --- acknowledging -------------------------------------------------------------------------
 
     async def flush(self, node: Node) -> None:
-        """Have the content on the server, verified; nothing to do for clean or unlinked files.
+        """The content as it is now survives the daemon's death; it is sent from here on.
+
+        What is missing of it is fetched first, so that nobody can take it away. Where the server
+        cannot be reached it is recorded as it is.
 
         Raises:
-            VfsError: it is not there; it stays dirty here and is tried again.
+            Stale: the version it was made from is gone from the server before all of it was here.
+            NoSpace, LocalIOError: it is not recorded.
         """
-        if not self._needs_sending(node):
+        if not self._to_record(node):
             return
-        async with self._exclusive_settled(node) as pulse:
-            if self._needs_sending(node):
-                await self._send(node, pulse)
+        async with self._exclusion.settled(node) as pulse:
+            if self._to_record(node):
+                await self._fetch_rest(node, pulse)
+                await self._recorder.acknowledge(node, durable=False, sealed=node.writers <= 1)
+        self._recorded(node)
+
+    async def _fetch_rest(self, node: Node, pulse: Pulse) -> None:
+        staged = staged_of(node)
+        try:
+            with within(self._policy.deadline_s / 2):
+                await self._fetch(node, staged, staged.content, 0, staged.content.size, pulse)
+        except RemoteUnavailable as e:
+            event(_log, logging.INFO, "staging.incomplete", ino=node.ino, error=type(e).__name__)
+
+    async def fsync(self, node: Node) -> None:
+        """As `flush`, and it survives a power cut; fetches nothing."""
+        if node.staged is None or node.unlinked:
+            return
+        async with self._exclusion.settled(node):
+            if node.staged is not None and staged_of(node).dirty:
+                await self._recorder.acknowledge(node, durable=True, sealed=False)
+        self._recorded(node)
 
     @staticmethod
-    def _needs_sending(node: Node) -> bool:
-        return node.staged is not None and node.staged.dirty and not node.unlinked
+    def _to_record(node: Node) -> bool:
+        if node.staged is None or node.unlinked:
+            return False
+        staged = staged_of(node)
+        return staged.dirty and (
+            staged.acked != staged.change or not (staged.detail and staged.detail.sealed)
+        )
 
-    async def _send(self, node: Node, pulse: Pulse) -> None:
-        staged: StagedFile = node.staged
-        folder, path, parent = folder_of(node), remote_path(node), node.parent
-        self._gate.check_reachable(folder)
-        staged.may_be_there = True
-        try:
-            validator = await self._transfers.upload(
-                folder, path, staged.file.size, staged.file.read, on_progress=pulse.beat
-            )
-        except VfsError as e:
-            staged.error = e
-            raise
-        # no await until the node says what the server has
-        staged.dirty = staged.created_here = staged.may_be_there = False
-        staged.error = None
-        node.validator = validator
-        node.mtime_ns = validator.mtime_ns
-        node.checked_at = trio.current_time()
-        if parent is not None:
-            dircache.record_change(parent, node.name)
-        if node.local is not NO_ATTRS or node.recorded:
-            await self._attributes.save_if_possible(node)  # what was set, bound to the version just made
+    async def complete(self, node: Node, pulse: Pulse) -> None:
+        """Have all of a content here before it is sent. Hold the node's lock."""
+        staged = staged_of(node)
+        content = staged.acked_content or staged.content
+        await self._fetch(node, staged, content, 0, content.size, pulse)
+
+    # --- letting go ----------------------------------------------------------------------------
 
     def let_go(self, node: Node) -> None:
         """Drop local content that nobody needs: clean or nameless, and not open for writing."""
-        staged: StagedFile | None = node.staged
-        if staged is None or node.writers or (node.unlinked and node.opens):
+        if node.staged is None or node.writers or (node.unlinked and node.opens):
             return
-        if staged.dirty and not node.unlinked:
+        staged = staged_of(node)
+        if (staged.dirty or staged.upload is not None) and not node.unlinked:
             return
-        staged.file.close()
+        if staged.upload is not None:
+            staged.upload.superseded = True
+            staged.upload.scope.cancel()
+        if staged.acked_content is not None:
+            self._recorder.forget(staged.acked_content)
+        staged.release_all()
         node.staged = None
         self._staged.discard(node)
         self._inodes.released(node)
 
-    # --- what is left --------------------------------------------------------------------------
-
-    @property
-    def dirty(self) -> list[Node]:
-        """Nodes whose content the server does not have, oldest number first."""
-        return sorted((n for n in self._staged if self._needs_sending(n)), key=lambda n: n.ino)
-
-    async def run(self) -> None:
-        """Try again, for ever, what a close could not send."""
-        while True:
-            await trio.sleep(self._policy.retry_every_s)
-            for node in self.dirty:
-                staged: StagedFile | None = node.staged
-                # No error and nobody who writes: a close ran out of time before it could learn one.
-                if node.writers or staged is None or (staged.error and not staged.error.retryable):
-                    continue
-                try:
-                    with within(self._policy.deadline_s):
-                        await self.flush(node)
-                    event(_log, logging.INFO, "upload.recovered", ino=node.ino)
-                except VfsError as e:
-                    event(_log, logging.DEBUG, "upload.retry", ino=node.ino, error=type(e).__name__)
-                except Exception:
-                    # A bug here must fail this file, not the mount.
-                    _log.exception("upload.bug ino=%d", node.ino)
-                self.let_go(node)
-
-    async def drain(self) -> list[Unsent]:
-        """Send everything that is left; what cannot be sent is kept in a named place.
-
-        A server that falls silent is waited for once, not once for each file.
-        """
-        unsent = []
-        silence: DeadlineExceeded | None = None
-        for node in self.dirty:
-            try:
-                if silence is not None:
-                    raise silence
-                with within(self._policy.deadline_s):
-                    await self.flush(node)
-            except VfsError as e:
-                silence = e if isinstance(e, DeadlineExceeded) else silence
-                unsent.append(self._keep(node, str(e)))
-        for node in list(self._staged):
-            node.writers = node.opens = 0
-            self.let_go(node)
-        return unsent
-
-    def _keep(self, node: Node, reason: str) -> Unsent:
-        staged: StagedFile = node.staged
-        folder = folder_of(node).name
-        try:
-            path = InodeTable.path(node)
-        except Stale:  # its directory was removed under it
-            path = node.name
-        try:
-            kept_at = self._area.keep_unsent(staged.file, folder, path)
-        except VfsError as e:
-            kept_at, reason = staged.file.path, f"{reason}; {e}"
-        name = f"{folder}/{path.decode('utf-8', 'backslashreplace')}"
-        event(_log, logging.ERROR, "upload.unsent", file=name, kept_at=kept_at, reason=reason)
-        return Unsent(name, kept_at, reason)
+    def abandon(self) -> None:
+        """End of the mount: descriptors go, files stay for the next mount."""
+        for node in self._staged:
+            staged = staged_of(node)
+            for content in (staged.content, staged.acked_content, staged.session_content):
+                if content is not None and (staged.unsent or staged.detail is None):
+                    content.abandon()

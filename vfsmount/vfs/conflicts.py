@@ -1,0 +1,157 @@
+"""Somebody changed the file we were about to replace: both versions are kept (promise P3).
+
+The server's version stays under its name; ours goes on under another one, beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Container
+
+import trio
+
+from vfsmount.core import dircache
+from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.errors import LocalIOError, NoSpace, Stale
+from vfsmount.log import event
+from vfsmount.store.records import Records
+from vfsmount.store.staged import ConflictRecord, Move, StagedDetail
+from vfsmount.store.staging import Content
+from vfsmount.values import NAME_MAX, Ino, Kind, Validator
+from vfsmount.vfs.exclusion import Exclusion
+from vfsmount.vfs.paths import PathGate, folder_of, remote_path
+from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.recorder import Recorder
+from vfsmount.vfs.staged import StagedFile, staged_of
+from vfsmount.vfs.writer import SENT_FILE_MODE, Writer
+
+_log = logging.getLogger("vfsmount.vfs.conflicts")
+
+
+def conflict_name(name: bytes, host: str, at: float, taken: Container[bytes]) -> bytes:
+    """``name.conflict-<host>-<UTC time>``, at most 255 bytes, not in `taken`.
+
+    Args:
+        at: seconds since the epoch.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in host)[:64]
+    n = 1
+    while True:
+        suffix = f".conflict-{safe}-{stamp}{f'-{n}' if n > 1 else ''}".encode()
+        # Cut where a character ends: the server takes UTF-8 only.
+        short = name[: NAME_MAX - len(suffix)].decode("utf-8", "ignore").encode()
+        if short + suffix not in taken:
+            return short + suffix
+        n += 1
+
+
+class Conflicts:
+    """Keeps ours beside theirs."""
+
+    def __init__(
+        self,
+        inodes: InodeTable,
+        gate: PathGate,
+        exclusion: Exclusion,
+        records: Records,
+        recorder: Recorder,
+        writer: Writer,
+        policy: MountPolicy,
+        recorded: Callable[[Node], None],
+        entry_changed: Callable[[Ino, bytes], None],
+    ) -> None:
+        """Args:
+        recorded: told of each node that has something new to send.
+        entry_changed: told (directory, name) of each name that stands for something else now.
+        """
+        self._inodes = inodes
+        self._gate = gate
+        self._exclusion = exclusion
+        self._rows = records.staged
+        self._recorder = recorder
+        self._writer = writer
+        self._policy = policy
+        self._recorded = recorded
+        self._entry_changed = entry_changed
+        self.count = 0
+
+    async def give_way(self, node: Node, path: str, found: Validator | None) -> None:
+        """The node, with its unsent content and whoever has it open, gets another name.
+
+        Args:
+            path: under which the conflict was met; where the node has another one by now, nothing
+                is done.
+            found: the version that is there.
+        """
+        try:
+            async with self._gate.moving(node), self._exclusion.alone(node):
+                if node.unlinked or node.parent is None or remote_path(node) != path:
+                    return
+                parent, old = node.parent, node.name
+                new = conflict_name(old, self._policy.host, time.time(), parent.entries)
+                await self._note(node, parent, old, new)
+                if node.unlinked or node.parent is not parent or new in parent.entries:
+                    return  # a name that came meanwhile: the next try meets the conflict again
+                self._inodes.rename(node, parent, new)
+                staged = staged_of(node)
+                staged.base, staged.base_exact, staged.may_be_there, staged.error = None, False, False, None
+                staged.schedule.hurry()
+                dircache.record_change(parent, new)
+                dircache.expire(parent)
+                self._entry_changed(parent.ino, old)
+                await self._recorder.rebased(staged, None)
+        except Stale:
+            return  # removed meanwhile
+        self._tell(parent, old, new, found)
+        self._recorded(node)
+
+    async def bring_back(self, node: Node, content: Content, detail: StagedDetail) -> None:
+        """What we sent was overwritten by somebody who had not seen it: it is sent again, beside.
+
+        Args:
+            content: what was sent; ours from here on.
+        """
+        parent, old = node.parent, node.name
+        if parent is None or parent.unlinked:
+            content.release()
+            return
+        new = conflict_name(old, self._policy.host, time.time(), parent.entries)
+        copy = self._inodes.add(parent, new, Kind.FILE, mode=SENT_FILE_MODE)
+        copy.local, copy.size = detail.attrs, detail.size
+        copy.mtime_ns = copy.ctime_ns = time.time_ns()
+        self._writer.attach(copy, StagedFile(content, base=None))
+        dircache.record_change(parent, new)
+        dircache.expire(parent)
+        await self._recorder.acknowledge(copy, durable=False, sealed=True)
+        await self._remember(copy, parent, old, new)
+        self._tell(parent, old, new, None)
+        self._recorded(copy)
+
+    async def _note(self, node: Node, parent: Node, old: bytes, new: bytes) -> None:
+        folder, directory = folder_of(node).id, InodeTable.path(parent)
+        move = Move(0, folder, directory, old, directory, new)
+        await self._rows.end_move(self._recorder.mount, move, happened=True)
+        await self._remember(node, parent, old, new)
+
+    async def _remember(self, node: Node, parent: Node, old: bytes, new: bytes) -> None:
+        path = InodeTable.path(parent)
+        full = path + b"/" + old if path else old
+        try:
+            await self._rows.add_conflict(ConflictRecord(folder_of(node).id, full, new, time.time()))
+        except (LocalIOError, NoSpace) as e:
+            event(_log, logging.WARNING, "records.unwritable", ino=node.ino, error=str(e))
+
+    def _tell(self, parent: Node, old: bytes, new: bytes, found: Validator | None) -> None:
+        self.count += 1
+        event(
+            _log,
+            logging.WARNING,
+            "file.conflict",
+            directory=parent.ino,
+            name=old.decode("utf-8", "backslashreplace"),
+            kept_as=new.decode("utf-8", "backslashreplace"),
+            theirs=found.etag if found else "",
+            at=round(trio.current_time(), 1),
+        )

@@ -1,0 +1,63 @@
+"""Which staged file is to be looked at when: the uploader's appointments."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+
+import trio
+
+from vfsmount.core.inodes import Node
+from vfsmount.core.writeback import urgency
+from vfsmount.vfs.staged import StagedFile
+
+# A file that is still open for writing gets this long to be closed before it is sent as it is.
+OPEN_REST_S = 2.0
+
+
+class Queue:
+    """When each node is to be looked at. A node may stand in it more than once."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, tuple[int, int], int, Node]] = []
+        self._ready: list[tuple[tuple[int, int], int, Node]] = []
+        self._numbers = itertools.count()
+        self._wake = trio.Event()
+
+    def put(self, node: Node, now: float) -> None:
+        """The node has something to send, from the time its schedule says."""
+        staged = node.staged
+        if not isinstance(staged, StagedFile) or not staged.unsent:
+            return
+        due = staged.schedule.recorded(now)
+        if node.writers and not staged.schedule.hurried:
+            due = max(due, now + OPEN_REST_S)
+        detail = staged.detail
+        order = urgency(detail.acked_at, detail.size) if detail is not None else (0, 0)
+        heapq.heappush(self._heap, (due, order, next(self._numbers), node))
+        if due <= now:
+            self.wake()
+
+    def put_now(self, node: Node) -> None:
+        """As `put`, for whoever has no clock at hand."""
+        self.put(node, trio.current_time())
+
+    def pop(self, now: float) -> Node | None:
+        """The most urgent node that is due."""
+        while self._heap and self._heap[0][0] <= now:
+            _, order, number, node = heapq.heappop(self._heap)
+            heapq.heappush(self._ready, (order, number, node))
+        return heapq.heappop(self._ready)[2] if self._ready else None
+
+    def next_in(self, now: float) -> float:
+        """Seconds until something is due."""
+        return max(0.0, self._heap[0][0] - now) if self._heap else float("inf")
+
+    def wake(self) -> None:
+        """Something is due, or a place is free."""
+        self._wake.set()
+
+    async def woken(self) -> None:
+        """Wait for `wake`."""
+        await self._wake.wait()
+        self._wake = trio.Event()

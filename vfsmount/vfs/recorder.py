@@ -1,0 +1,213 @@
+"""Acknowledging: content and intent are on this machine's disk before a close or fsync returns.
+
+A row survives the daemon's death the moment it is written. A power cut is survived after the next
+grouped sync, at most `GROUP_S` and the disk's own time later, or at once where fsync asked for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import trio
+from msgspec.structs import replace
+
+from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.core.staging import MOVES, State
+from vfsmount.errors import NoSpace, VfsError
+from vfsmount.log import event
+from vfsmount.store.records import Records
+from vfsmount.store.staged import StagedDetail, StagedRecords, StagedRow
+from vfsmount.store.staging import Content, StagingArea
+from vfsmount.store.syscalls import boot_id
+from vfsmount.values import Grant, Validator
+from vfsmount.vfs.paths import folder_of
+from vfsmount.vfs.staged import StagedFile, Upload, staged_of
+
+_log = logging.getLogger("vfsmount.vfs.recorder")
+
+GROUP_S = 0.5
+# From here on one syncfs(2) costs less than an fdatasync(2) for each file.
+SYNC_ALL_FROM = 8
+
+
+class Recorder:
+    """Writes the rows of staged files. Callers hold the node's lock, so a row never goes back in time."""
+
+    def __init__(self, records: Records, area: StagingArea) -> None:
+        self._rows: StagedRecords = records.staged
+        self._area = area
+        self._boot = boot_id()
+        self._seq = 0
+        self._unsynced: dict[str, Content] = {}  # acknowledged, and at a power cut's mercy
+        self._wake = trio.Event()
+
+    @property
+    def mount(self) -> str:
+        """Under which name this mount's rows stand."""
+        return self._area.own
+
+    def next_seq(self) -> int:
+        """The number of one more acknowledgement."""
+        self._seq += 1
+        return self._seq
+
+    async def acknowledge(self, node: Node, *, durable: bool, sealed: bool) -> None:
+        """Record the node's content as it is now.
+
+        Args:
+            durable: it survives a power cut when this returns.
+            sealed: it is not changed in place from here on (a close).
+
+        Raises:
+            NoSpace, LocalIOError: it is not recorded.
+        """
+        staged = staged_of(node)
+        async with staged.row_lock:
+            await self._acknowledge(node, staged, durable, sealed)
+
+    async def _acknowledge(self, node: Node, staged: StagedFile, durable: bool, sealed: bool) -> None:
+        old = staged.detail
+        if node.unlinked or node.parent is None:
+            return
+        if staged.acked == staged.change and old is not None and (old.durable or not durable):
+            if sealed:
+                staged.content.sealed = max(staged.content.sealed, staged.content.size)
+            if old.sealed or not sealed:
+                return
+        content, change = staged.content, staged.change
+        if durable:
+            await content.sync()
+            await self._area.sync_names()
+        complete = content.complete
+        detail = StagedDetail(
+            content=content.name,
+            size=content.size,
+            sealed=sealed,
+            acked_at=time.time(),
+            boot=self._boot,
+            state=State.WAITING if staged.session is None else State.SENDING,
+            written=() if complete else tuple(content.written),
+            remote_size=0 if complete else content.remote_size,
+            base=staged.base,
+            attrs=node.local,
+            durable=durable,
+        )
+        detail = _with_session(detail, staged)
+        row = StagedRow(
+            folder_of(node).id,
+            InodeTable.path(node.parent),
+            node.name,
+            self._area.own,
+            self.next_seq(),
+            detail,
+            staged.row_id,
+        )
+        staged.row_id = await self._rows.put(row, durable=durable)
+        # no await until the row and what it names are known here too
+        staged.detail, staged.acked = detail, change
+        if sealed:
+            content.sealed = max(content.sealed, detail.size)
+        if staged.acked_content is not content:
+            before, staged.acked_content = staged.acked_content, content.hold()
+            if before is not None:
+                self._unsynced.pop(before.name, None)
+                before.release()
+        if not durable:
+            self._unsynced[content.name] = content
+            self._wake.set()
+
+    async def sending(self, node: Node, upload: Upload, session: Grant | None) -> None:
+        """An upload session was opened, or is of no use any more; known before its first byte goes out."""
+        staged = staged_of(node)
+        staged.keep_session(session, upload)
+        if staged.detail is not None:
+            state = State.SENDING if session is not None else State.WAITING
+            await self._write(staged, lambda old: replace(old, state=state))
+
+    async def sent(self, staged: StagedFile, version: Validator, *, all_of_it: bool) -> None:
+        """The server has a content; `all_of_it`: the one that was acknowledged last."""
+        staged.keep_session(None)
+        if staged.detail is not None:
+            state, sent = (State.SENT, version) if all_of_it else (State.WAITING, None)
+            await self._write(
+                staged, lambda old: replace(old, state=state, sent=sent, base=version, reason="")
+            )
+
+    async def parked(self, staged: StagedFile, reason: str) -> None:
+        """The server refuses it."""
+        if staged.detail is not None:
+            await self._write(staged, lambda old: replace(old, state=State.PARKED, reason=reason))
+
+    async def rebased(self, staged: StagedFile, base: Validator | None) -> None:
+        """It is to take the place of another version than was thought, or goes to a new name."""
+        staged.base = base
+        if staged.detail is not None:
+            await self._write(staged, lambda old: replace(old, state=State.WAITING, base=base, sent=None))
+
+    async def save_attrs(self, node: Node) -> None:
+        """What was set for content that is not sent yet."""
+        staged = staged_of(node)
+        if staged.detail is not None and staged.detail.attrs != node.local:
+            await self._write(staged, lambda old: replace(old, attrs=node.local))
+
+    async def _write(self, staged: StagedFile, change: Callable[[StagedDetail], StagedDetail]) -> None:
+        async with staged.row_lock:
+            assert staged.detail is not None
+            before, detail = staged.detail, _with_session(change(staged.detail), staged)
+            legal = detail.state is before.state or detail.state in MOVES[before.state]
+            assert legal, (before.state, detail.state)
+            staged.detail = detail
+            await self._rows.update(staged.row_id, detail)
+
+    def adopted(self, content: Content) -> None:
+        """A content of a mount that died is ours now."""
+        self._unsynced[content.name] = content
+        self._wake.set()
+
+    def forget(self, content: Content) -> None:
+        """Nobody asks any more whether this content survives a power cut."""
+        self._unsynced.pop(content.name, None)
+
+    # --- grouped sync --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Sync what was acknowledged, soon after it was, many in one go."""
+        while True:
+            await self._wake.wait()
+            await trio.sleep(GROUP_S)
+            await self.sync()
+
+    async def sync(self) -> None:
+        """Have everything acknowledged so far survive a power cut."""
+        self._wake = trio.Event()
+        waiting, self._unsynced = self._unsynced, {}
+        seq = self._seq
+        for content in waiting.values():
+            content.hold()
+        try:
+            if len(waiting) >= SYNC_ALL_FROM:
+                await self._area.sync_all()
+            else:
+                for content in waiting.values():
+                    await content.sync()
+                await self._area.sync_names()
+            await self._rows.set_durable(self._area.own, seq, self._boot)
+        except VfsError as e:
+            # Kept for the next round; a full disk is told to writers by their own calls.
+            self._unsynced = {**waiting, **self._unsynced}
+            level = logging.INFO if isinstance(e, NoSpace) else logging.WARNING
+            event(_log, level, "staging.unsynced", files=len(waiting), error=str(e))
+            self._wake.set()
+        finally:
+            for content in waiting.values():
+                content.release()
+
+
+def _with_session(detail: StagedDetail, staged: StagedFile) -> StagedDetail:
+    """The row with the open upload session, of a content that may be an older one than the row's."""
+    if staged.session is None or staged.session_content is None:
+        return replace(detail, session=None, upload="", upload_size=0)
+    content = staged.session_content
+    return replace(detail, session=staged.session, upload=content.name, upload_size=staged.session_size)

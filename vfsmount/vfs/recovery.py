@@ -1,0 +1,301 @@
+"""What mounts that died left behind: taken up by the next one, behind a mount that is usable at once.
+
+`core.staging.recover` decides about each row. Content that no row names was never acknowledged; it is
+moved to ``unsent/`` for a human to look at.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vfsmount.api.transfer import Transfers
+from vfsmount.core.extents import Extents
+from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.core.staging import Found, Recovery, recover
+from vfsmount.errors import IsADirectory, NotFound, VfsError
+from vfsmount.log import event
+from vfsmount.store.records import AttrRecord, Records
+from vfsmount.store.staged import Move, Removal, StagedRow
+from vfsmount.store.staging import StagingArea
+from vfsmount.store.syscalls import boot_id
+from vfsmount.values import NO_ATTRS, Folder, Kind
+from vfsmount.vfs.conflicts import conflict_name
+from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.recorder import Recorder
+from vfsmount.vfs.removals import Removals
+from vfsmount.vfs.staged import StagedFile, Upload
+from vfsmount.vfs.writer import SENT_FILE_MODE, Writer
+
+_log = logging.getLogger("vfsmount.vfs.recovery")
+
+# Two versions this close to each other may have been put there by mounts that did not see each other.
+BLIND_WITHIN_S = 5.0
+NAMED = 20  # files in the one line that says what is taken up
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        resumed: files that are sent now, as shown on the mount.
+        aside: files that were not acknowledged or may be torn, and where they are now.
+        left: rows of folders this mount does not show, or that could not be looked at now.
+    """
+
+    resumed: list[str] = field(default_factory=list)
+    aside: list[tuple[str, str]] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    left: int = 0
+
+
+class Recoverer:
+    """Takes up what was left. Used once, before the first request."""
+
+    def __init__(
+        self,
+        transfers: Transfers,
+        inodes: InodeTable,
+        area: StagingArea,
+        records: Records,
+        recorder: Recorder,
+        writer: Writer,
+        removals: Removals,
+        policy: MountPolicy,
+        recorded: Callable[[Node], None],
+    ) -> None:
+        self._transfers = transfers
+        self._inodes = inodes
+        self._area = area
+        self._records = records
+        self._rows = records.staged
+        self._recorder = recorder
+        self._writer = writer
+        self._removals = removals
+        self._policy = policy
+        self._recorded = recorded
+        self._boot = boot_id()
+        self._report = Report()
+
+    async def run(self) -> Report:
+        """Claim what is left, and put it where it belongs in the tree.
+
+        The list of folders must be there. Errors of the server leave rows to the next mount; errors
+        of the local disk raise.
+        """
+        claimed = self._area.claim_dead()
+        rows = {directory: await self._read(directory) for directory in claimed}
+        named = {
+            name
+            for found in rows.values()
+            for row, _ in found
+            for name in (row.detail.content, row.detail.upload)
+        }
+        for directory in claimed:
+            for row, durable in rows[directory]:
+                await self._take_row(row, durable)
+            await self._take_removals(directory)
+        for directory in claimed:
+            await self._set_aside(directory, named)
+            if not self._area.contents_in(directory):
+                self._area.let_go(directory)
+        self._tell()
+        return self._report
+
+    async def _read(self, directory: str) -> list[tuple[StagedRow, bool]]:
+        """Rows of a dead mount, with their names as the server has them now."""
+        for move in await self._rows.read_moves(directory):
+            folder = self._folder(move.folder)
+            if folder is not None:
+                await self._rows.end_move(directory, move, happened=await self._has_moved(folder, move))
+        rows, durable_to = await self._rows.read_mount(directory)
+        return [
+            (row, row.detail.boot == self._boot or row.detail.durable or row.seq <= durable_to)
+            for row in rows
+        ]
+
+    async def _has_moved(self, folder: Folder, move: Move) -> bool:
+        return not await self._is_there(folder, move.parent, move.name) and await self._is_there(
+            folder, move.new_parent, move.new_name
+        )
+
+    async def _is_there(self, folder: Folder, parent: bytes, name: bytes) -> bool:
+        path = (parent + b"/" + name if parent else name).decode("utf-8", "surrogateescape")
+        try:
+            await self._transfers.stat(folder, path)
+        except IsADirectory:
+            return True
+        except NotFound:
+            return False
+        return True
+
+    # --- one row -------------------------------------------------------------------------------
+
+    async def _take_row(self, row: StagedRow, durable: bool) -> None:
+        folder, detail = self._folder(row.folder), row.detail
+        name = self._name_of(folder, row)
+        path = self._area.base / detail.content
+        size = path.stat().st_size if path.exists() else None
+        found = Found(detail.state, detail.size, detail.sealed, size, durable, folder is not None)
+        match recover(found):
+            case Recovery.SEND:
+                await self._send(row, name, row.name)
+            case Recovery.VERIFY:
+                assert folder is not None
+                await self._verify(folder, row, name)
+            case Recovery.SET_ASIDE:
+                kept = self._area.set_aside(detail.content, name)
+                self._report.aside.append((name, str(kept)))
+                await self._rows.remove([row.id])
+            case Recovery.REPORT_LOST:
+                self._report.lost.append(name)
+                await self._rows.remove([row.id])
+            case Recovery.LEAVE:
+                self._report.left += 1
+
+    async def _send(self, row: StagedRow, shown: str, name: bytes) -> None:
+        parent = self._directory(row.folder, row.parent)
+        if parent is None:
+            self._report.left += 1
+            return
+        detail, base = row.detail, row.detail.base
+        if name in parent.entries:  # another dead mount had content for it too
+            name = conflict_name(name, self._policy.host, time.time(), parent.entries)
+            base = None
+        written = Extents(detail.written or [(0, detail.size)])
+        content = self._area.adopt(
+            detail.content, detail.size, written, detail.remote_size, sealed=detail.sealed
+        )
+        node = self._inodes.add(parent, name, Kind.FILE, mode=SENT_FILE_MODE)
+        node.local, node.size = detail.attrs, content.size
+        node.mtime_ns = node.ctime_ns = int(detail.acked_at * 1e9)
+        staged = StagedFile(content, base, change=2, acked=2, sent=0, row_id=row.id, detail=detail)
+        staged.acked_content = content.hold()
+        self._take_session(staged, row)
+        self._writer.attach(node, staged)
+        if name != row.name:
+            move = Move(0, row.folder, row.parent, row.name, row.parent, name)
+            await self._rows.end_move(row.mount, move, happened=True)
+            await self._recorder.rebased(staged, None)
+        await self._rows.take_over(row.id, self._recorder.mount, self._recorder.next_seq())
+        self._recorder.adopted(content)
+        self._report.resumed.append(shown)
+        self._recorded(node)
+
+    def _take_session(self, staged: StagedFile, row: StagedRow) -> None:
+        """The upload that was under way, of the row's content or of an older one."""
+        detail = row.detail
+        if detail.session is None:
+            return
+        if detail.upload == detail.content:
+            content, change = staged.content.hold(), 2
+        elif (self._area.base / detail.upload).exists():
+            whole = Extents([(0, detail.upload_size)])
+            content = self._area.adopt(detail.upload, detail.upload_size, whole, 0, sealed=True)
+            change = 1
+        else:
+            return
+        content.sealed = max(content.sealed, detail.upload_size)
+        staged.keep_session(detail.session, Upload(content, detail.upload_size, change, 0.0))
+        content.release()  # the session holds it
+
+    async def _verify(self, folder: Folder, row: StagedRow, shown: str) -> None:
+        """It was on the server, read back: is it still, and if not, did somebody overwrite it blindly?"""
+        detail, sent = row.detail, row.detail.sent
+        path = (row.parent + b"/" + row.name if row.parent else row.name).decode("utf-8", "surrogateescape")
+        try:
+            found = await self._transfers.stat(folder, path)
+        except (NotFound, IsADirectory):
+            found = None
+        except VfsError:
+            self._report.left += 1
+            return
+        if sent is not None and found is not None and found != sent:
+            if abs(found.mtime_ns - sent.mtime_ns) <= BLIND_WITHIN_S * 1e9:
+                parent = self._directory(row.folder, row.parent)
+                taken = parent.entries if parent is not None else {}
+                await self._send(row, shown, conflict_name(row.name, self._policy.host, time.time(), taken))
+                return
+        elif sent is not None and found == sent and detail.attrs != NO_ATTRS:
+            attrs = AttrRecord(row.name, Kind.FILE, sent, detail.attrs)
+            await self._records.put(row.folder, row.parent, attrs)
+        await self._rows.remove([row.id])
+        (self._area.base / detail.content).unlink(missing_ok=True)
+
+    async def _take_removals(self, directory: str) -> None:
+        removals = await self._rows.read_removals(directory)
+        for removal in removals:
+            self._take_removal(removal)
+        if removals:
+            await self._rows.take_removals_over(directory, self._recorder.mount)
+
+    def _take_removal(self, removal: Removal) -> None:
+        parent = self._directory(removal.folder, removal.parent)
+        if parent is not None and removal.name not in parent.entries:
+            self._removals.adopt(parent, removal)
+
+    # --- places --------------------------------------------------------------------------------
+
+    def _folder(self, folder_id: str) -> Folder | None:
+        for node in self._inodes.root.entries.values():
+            if node.folder is not None and node.folder.id == folder_id:
+                return node.folder
+        return None
+
+    def _directory(self, folder_id: str, path: bytes) -> Node | None:
+        """The node of a directory, made where it is not known yet; None where that cannot be."""
+        at = next(
+            (n for n in self._inodes.root.entries.values() if n.folder and n.folder.id == folder_id), None
+        )
+        for name in filter(None, path.split(b"/")):
+            if at is None or not at.is_dir:
+                return None
+            child = at.entries.get(name)
+            if child is None:
+                child = self._inodes.add(at, name, Kind.DIRECTORY, mode=0o755)
+                child.mtime_ns = child.ctime_ns = time.time_ns()
+            at = child
+        return at if at is not None and at.is_dir else None
+
+    def _name_of(self, folder: Folder | None, row: StagedRow) -> str:
+        path = row.parent + b"/" + row.name if row.parent else row.name
+        return f"{folder.name if folder else row.folder}/{path.decode('utf-8', 'backslashreplace')}"
+
+    async def _set_aside(self, directory: str, named: set[str]) -> None:
+        """Content that nobody acknowledged."""
+        for name, size in self._area.contents_in(directory).items():
+            if name in named:
+                continue
+            if not size:
+                (self._area.base / name).unlink()
+                continue
+            kept = self._area.set_aside(name, "crashed")
+            self._report.aside.append((name.partition("-")[2], str(kept)))
+
+    def _tell(self) -> None:
+        report = self._report
+        if report.resumed:
+            names = ", ".join(report.resumed[:NAMED]) + (", ..." if len(report.resumed) > NAMED else "")
+            event(_log, logging.WARNING, "recovery.resumed", files=len(report.resumed), names=names)
+        for name, kept in report.aside:
+            event(
+                _log,
+                logging.WARNING,
+                "staging.leftover",
+                name=name,
+                kept_at=kept,
+                note="never closed, or torn by a power cut; not sent",
+            )
+        for name in report.lost:
+            event(_log, logging.ERROR, "recovery.lost", name=name, note="its staging file is gone")
+        if report.left:
+            event(
+                _log,
+                logging.WARNING,
+                "recovery.left",
+                files=report.left,
+                note="unsent files of folders that this mount does not show stay where they are",
+            )

@@ -1,0 +1,146 @@
+"""What was sent is watched for a moment: the server replaces files without asking.
+
+Two mounts may both find the target as they expect it and then both put their version in its place;
+the server cannot compare and swap. The first of them notices a moment later that what it sent is not
+there any more, and still has it. What somebody changed on purpose in that moment looks the same, and
+costs a file too many rather than one too few.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+
+from vfsmount.api.transfer import Transfers
+from vfsmount.core.inodes import Node
+from vfsmount.errors import IsADirectory, NotFound, VfsError
+from vfsmount.log import event
+from vfsmount.store.records import Records
+from vfsmount.store.staged import StagedDetail
+from vfsmount.store.staging import Content
+from vfsmount.values import Validator
+from vfsmount.vfs.conflicts import Conflicts
+from vfsmount.vfs.metadata import Metadata
+from vfsmount.vfs.paths import PathGate, folder_of, remote_path
+from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.staged import version_of
+
+_log = logging.getLogger("vfsmount.vfs.settling")
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    row_id: int
+    detail: StagedDetail
+    content: Content | None
+    version: Validator
+    due: float
+
+
+class Settling:
+    """Looks again at what was sent. `run` must be running."""
+
+    def __init__(
+        self,
+        transfers: Transfers,
+        metadata: Metadata,
+        gate: PathGate,
+        records: Records,
+        conflicts: Conflicts,
+        policy: MountPolicy,
+    ) -> None:
+        self._transfers = transfers
+        self._metadata = metadata
+        self._gate = gate
+        self._rows = records.staged
+        self._conflicts = conflicts
+        self._policy = policy
+        self._watched: dict[Node, _Watched] = {}
+        self._wake = trio.Event()
+
+    def watch(
+        self,
+        node: Node,
+        row_id: int,
+        detail: StagedDetail,
+        content: Content | None,
+        version: Validator,
+    ) -> None:
+        """A file was sent; `content` is what, None where it cannot be had any more."""
+        before = self._watched.pop(node, None)
+        if before is not None and before.content is not None:
+            before.content.release()  # ours replaced ours
+        due = trio.current_time() + self._policy.settle_s
+        kept = content.hold() if content is not None else None
+        self._watched[node] = _Watched(row_id, detail, kept, version, due)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look at what is due, for ever."""
+        while True:
+            if not self._watched:
+                await self._wake.wait()
+            self._wake = trio.Event()
+            await trio.sleep_until(min((w.due for w in self._watched.values()), default=0.0))
+            now = trio.current_time()
+            for node in [n for n, w in self._watched.items() if w.due <= now]:
+                await self._look(node)
+
+    async def finish(self) -> None:
+        """Look at everything in its time; what cannot be looked at is left to the next mount."""
+        while self._watched:
+            failures = self._failures
+            await trio.sleep(0.05)
+            if self._failures > failures:
+                return
+
+    _failures = 0
+
+    async def _look(self, node: Node) -> None:
+        watched = self._watched[node]
+        try:
+            lost = not node.unlinked and await self._is_lost(node, watched)
+        except VfsError as e:
+            self._failures += 1
+            event(_log, logging.DEBUG, "settling.retry", ino=node.ino, error=type(e).__name__)
+            if self._watched.get(node) is watched:
+                later = _Watched(
+                    watched.row_id, watched.detail, watched.content, watched.version, watched.due + 5.0
+                )
+                self._watched[node] = later
+            return
+        if self._watched.get(node) is not watched:
+            return  # sent anew meanwhile
+        del self._watched[node]
+        try:
+            if lost and watched.content is not None:
+                await self._conflicts.bring_back(node, watched.content.hold(), watched.detail)
+            await self._rows.remove_sent(watched.row_id, watched.version)
+        except VfsError as e:
+            event(_log, logging.WARNING, "records.unwritable", ino=node.ino, error=str(e))
+        finally:
+            if watched.content is not None:
+                watched.content.release()
+
+    async def _is_lost(self, node: Node, watched: _Watched) -> bool:
+        asked_at = trio.current_time()
+        await self._gate.settled(node)
+        if node.unlinked or version_of(node) != watched.version:
+            return False  # ours since, or known to be another's on purpose
+        path = remote_path(node)
+        try:
+            found = await self._transfers.revalidate(folder_of(node), path, watched.version)
+        except (NotFound, IsADirectory):
+            return False  # removed, on purpose
+        if found is None or node.unlinked or remote_path(node) != path or version_of(node) != watched.version:
+            return False
+        self._metadata.confirm(node, found, asked_at)
+        return True
+
+    def abandon(self) -> None:
+        """End of the mount: what was not looked at stays for the next one."""
+        for watched in self._watched.values():
+            if watched.content is not None:
+                watched.content.abandon()

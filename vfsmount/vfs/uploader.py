@@ -1,0 +1,390 @@
+"""Sending what was recorded: in the background, several files at a time, until the server has it.
+
+The order of sending is `core.writeback`'s. A file whose upload failed keeps its session, which is
+resumed; nothing acknowledged is ever given up. What the server refuses is parked, reported, and
+tried again rarely.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import trio
+
+from vfsmount.api.governor import background
+from vfsmount.api.transfer import Transfers
+from vfsmount.core import dircache
+from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.core.writeback import Schedule
+from vfsmount.errors import (
+    Conflict,
+    DeadlineExceeded,
+    LocalIOError,
+    RemoteUnavailable,
+    Stale,
+    UploadFailed,
+    VfsError,
+)
+from vfsmount.log import event
+from vfsmount.values import NO_ATTRS, Folder, Grant, Validator
+from vfsmount.vfs.attributes import Attributes
+from vfsmount.vfs.conflicts import Conflicts
+from vfsmount.vfs.deadline import Pulse, wait_behind
+from vfsmount.vfs.exclusion import Exclusion
+from vfsmount.vfs.paths import PathGate, folder_of, remote_path
+from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.queue import Queue
+from vfsmount.vfs.recorder import Recorder
+from vfsmount.vfs.settling import Settling
+from vfsmount.vfs.staged import StagedFile, Upload, staged_of
+from vfsmount.vfs.writer import Writer
+
+_log = logging.getLogger("vfsmount.vfs.uploader")
+
+# The manager serves some 30 calls a second whatever the parallelism, and a small file costs one; a
+# few more keep it busy while others of ours talk to the storage-proxy.
+PARALLEL = 8
+
+
+class Uploader:
+    """Owns the uploads. `run` must be running."""
+
+    def __init__(
+        self,
+        transfers: Transfers,
+        inodes: InodeTable,
+        gate: PathGate,
+        exclusion: Exclusion,
+        attributes: Attributes,
+        recorder: Recorder,
+        writer: Writer,
+        settling: Settling,
+        conflicts: Conflicts,
+        policy: MountPolicy,
+        pulse: Pulse,
+        queue: Queue,
+    ) -> None:
+        """Args:
+        pulse: beats while any upload moves.
+        """
+        self._transfers = transfers
+        self._inodes = inodes
+        self._gate = gate
+        self._exclusion = exclusion
+        self._attributes = attributes
+        self._recorder = recorder
+        self._writer = writer
+        self._settling = settling
+        self._conflicts = conflicts
+        self._policy = policy
+        self._pulse = pulse
+        self._queue = queue
+        self._line = Schedule()  # the server as a whole: silent to one file, silent to all
+        self._tried = trio.Event()  # renewed whenever a try has ended
+        self._running: dict[Node, Upload | None] = {}
+        self._litter: list[tuple[Folder, Grant]] = []  # sessions nobody will go on with
+
+    # --- what there is to send -----------------------------------------------------------------
+
+    @property
+    def unsent(self) -> list[Node]:
+        """Nodes with acknowledged content that the server does not have."""
+        return [n for n in self._writer.staged if not n.unlinked and staged_of(n).unsent]
+
+    @property
+    def will_free(self) -> bool:
+        """Whether anything is on its way that will make room here by itself."""
+        errors = (staged_of(n).error for n in self.unsent)
+        return any(e is None or e.retryable for e in errors)
+
+    def look_at(self, node: Node) -> None:
+        """The node may have something to send."""
+        self._queue.put(node, trio.current_time())
+
+    async def run(self) -> None:
+        """Send what is due, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                wait_s = self._start_due(nursery)
+                with trio.move_on_after(wait_s):
+                    await self._queue.woken()
+
+    def _start_due(self, nursery: trio.Nursery) -> float:
+        """Start what may start; return seconds until there may be more."""
+        now = trio.current_time()
+        while self._litter:
+            nursery.start_soon(self._transfers.discard, *self._litter.pop())
+        if self._line.not_before > now:
+            return self._line.not_before - now
+        while len(self._running) < PARALLEL:
+            node = self._queue.pop(now)
+            if node is None:
+                return self._queue.next_in(now)
+            if node in self._running or node.unlinked or node.staged is None:
+                continue  # its end looks again
+            if staged_of(node).schedule.recorded(now) > now:
+                self._queue.put(node, now)  # it failed, or was sent, since it was put there
+            elif staged_of(node).unsent:
+                self._running[node] = None
+                nursery.start_soon(self._try, node)
+        return float("inf")
+
+    # --- one try -------------------------------------------------------------------------------
+
+    async def _try(self, node: Node) -> None:
+        try:
+            with background():
+                await self._send(node)
+        except VfsError as e:  # of the records: the server's are dealt with where they come up
+            if isinstance(node.staged, StagedFile):
+                self._failed(node, node.staged, e)
+        except Exception as e:
+            # A bug here must fail this file, not the mount.
+            _log.exception("upload.bug ino=%d", node.ino)
+            if node.staged is not None:
+                self._failed(node, staged_of(node), LocalIOError(f"unexpected: {type(e).__name__}"))
+        finally:
+            self._running.pop(node, None)
+            staged = node.staged
+            if isinstance(staged, StagedFile):
+                staged.tries += 1
+                if staged.unsent and not node.unlinked:
+                    self._queue.put(node, trio.current_time())
+            self._writer.let_go(node)
+            tried, self._tried = self._tried, trio.Event()
+            tried.set()
+            self._queue.wake()
+
+    async def _send(self, node: Node) -> None:
+        try:
+            async with self._exclusion.settled(node) as pulse:
+                if node.unlinked or node.staged is None or not staged_of(node).unsent:
+                    return
+                staged = staged_of(node)
+                self._gate.check_reachable(folder_of(node))
+                self._gate.check_writable(node)
+                if staged.session_content is None:
+                    await self._writer.complete(node, pulse)
+                upload = self._begin(node, staged)
+        except VfsError as e:
+            if node.unlinked or node.staged is None:
+                return
+            staged = staged_of(node)
+            if isinstance(e, Stale):
+                await self._conflicts.give_way(node, remote_path(node), None)
+                e = UploadFailed(
+                    "the version it was made from is gone from the server, and parts of it with it"
+                )
+            await self._not_sent(node, staged, e)
+            return
+        path = remote_path(node)
+        try:
+            conflict = await self._transfer(node, staged, upload)
+        finally:
+            # Who waits for the end of this upload acts on what the node says by now.
+            if staged.upload is upload:
+                staged.upload = None
+            upload.content.release()
+            upload.done.set()
+        if conflict is not None:
+            await self._conflicts.give_way(node, path, conflict.found)
+
+    def _begin(self, node: Node, staged: StagedFile) -> Upload:
+        """Freeze what is to be sent: an unfinished session's content, or the newest acknowledged."""
+        if staged.session_content is not None:
+            content, size, change = staged.session_content, staged.session_size, staged.session_change
+        elif staged.acked_content is not None and staged.acked_content is not staged.content:
+            assert staged.detail is not None
+            content, size, change = staged.acked_content, staged.detail.size, staged.acked
+        else:
+            content, size, change = staged.content, staged.content.size, staged.change
+        content.sealed = max(content.sealed, size)
+        upload = Upload(content.hold(), size, change, trio.current_time())
+        staged.upload = self._running[node] = upload
+        staged.may_be_there = True
+        return upload
+
+    async def _transfer(self, node: Node, staged: StagedFile, upload: Upload) -> Conflict | None:
+        async def on_session(session: Grant | None) -> None:
+            if not upload.superseded:
+                await self._recorder.sending(node, upload, session)
+
+        def on_progress(moved: int) -> None:
+            upload.done_bytes = min(upload.size, upload.done_bytes + moved)
+            upload.pulse.beat()
+            self._pulse.beat()
+
+        outcome: Validator | VfsError | None = None
+        with upload.scope:
+            try:
+                outcome = await self._transfers.upload(
+                    folder_of(node),
+                    remote_path(node),
+                    upload.size,
+                    upload.content.read,
+                    base=staged.base,
+                    session=staged.session,
+                    on_session=on_session,
+                    on_progress=on_progress,
+                )
+            except VfsError as e:
+                outcome = e
+        if upload.superseded or outcome is None or node.unlinked:
+            return None
+        if isinstance(outcome, Validator):
+            await self._sent(node, staged, upload, outcome)
+        elif isinstance(outcome, Conflict):
+            staged.may_be_there = False
+            return outcome
+        else:
+            await self._not_sent(node, staged, outcome)
+        return None
+
+    async def _sent(self, node: Node, staged: StagedFile, upload: Upload, version: Validator) -> None:
+        now = trio.current_time()
+        self._line = Schedule()
+        detail = staged.detail
+        # no await until the node says what the server has
+        staged.base, staged.base_exact = version, True
+        staged.may_be_there, staged.error = False, None
+        staged.sent = upload.change
+        staged.schedule.sent(upload.began, now)
+        clean, all_of_it = not staged.dirty, staged.acked <= staged.sent
+        if clean:
+            node.validator, node.mtime_ns, node.checked_at = version, version.mtime_ns, now
+        if node.parent is not None:
+            dircache.record_change(node.parent, node.name)
+        sealed = detail is not None and detail.sealed
+        if not sealed:
+            # An fsync promised nothing about later changes, and nothing travels any more.
+            upload.content.sealed = 0
+        await self._recorder.sent(staged, version, all_of_it=all_of_it)
+        if clean and (node.local is not NO_ATTRS or node.recorded):
+            await self._attributes.save_if_possible(node)
+        if all_of_it and detail is not None:
+            # Changed in place meanwhile, it is no copy of what was sent.
+            kept = upload.content if sealed else None
+            self._settling.watch(node, staged.row_id, detail, kept, version)
+
+    async def _not_sent(self, node: Node, staged: StagedFile, e: VfsError) -> None:
+        if isinstance(e, RemoteUnavailable) and not e.status:
+            self._line.failed(trio.current_time(), retryable=True, first_s=self._policy.retry_first_s)
+        if e.retryable or isinstance(e, LocalIOError):
+            self._failed(node, staged, e)
+        else:
+            await self._park(node, staged, e)
+
+    def _failed(self, node: Node, staged: StagedFile, e: VfsError) -> None:
+        staged.error = e
+        retry_at = staged.schedule.failed(
+            trio.current_time(), retryable=True, first_s=self._policy.retry_first_s
+        )
+        wait_s = retry_at - trio.current_time()
+        event(_log, logging.INFO, "upload.retry", ino=node.ino, wait_s=wait_s, error=type(e).__name__)
+
+    async def _park(self, node: Node, staged: StagedFile, e: VfsError) -> None:
+        news = staged.error is None or str(staged.error) != str(e)
+        staged.error = e
+        staged.may_be_there = False if not isinstance(e, RemoteUnavailable) else staged.may_be_there
+        staged.schedule.failed(trio.current_time(), retryable=False)
+        if news:
+            event(
+                _log, logging.WARNING, "upload.parked", file=self.name_of(node), reason=str(e),
+                note="kept here and tried again",
+            )  # fmt: skip
+        await self._recorder.parked(staged, str(e))
+
+    # --- for those who change names ------------------------------------------------------------
+
+    async def stop(self, nodes: Iterable[Node]) -> None:
+        """Break off uploads of these nodes, because their paths are about to change or to go.
+
+        Call with `PathGate.moving` held, so that none begins anew.
+        """
+        for node in nodes:
+            staged = node.staged
+            if not isinstance(staged, StagedFile):
+                continue
+            upload = staged.upload
+            if upload is not None:
+                upload.superseded = True
+                upload.scope.cancel()
+                await upload.done.wait()
+            if staged.session is not None:
+                self._litter.append((folder_of(node), staged.session))
+                staged.keep_session(None)
+                # A next mount must not go on with a session that leads to the old name.
+                await self._recorder.rebased(staged, staged.base)
+
+    # --- for those who wait --------------------------------------------------------------------
+
+    async def wait(self, nodes: Iterable[Node], *, patient: bool = False) -> None:
+        """Return when the server has what was acknowledged of these nodes, verified.
+
+        Args:
+            patient: go on waiting while the server cannot be reached.
+
+        Raises:
+            VfsError: why one of them is not there.
+        """
+        for node in nodes:
+            await self._wait_for(node, patient)
+
+    async def _wait_for(self, node: Node, patient: bool) -> None:
+        staged = node.staged
+        if not isinstance(staged, StagedFile):
+            return
+        change = staged.acked
+        older = staged.upload is not None and staged.upload.change < change
+        tries = staged.tries + older  # a try under way with older content does not count
+        staged.schedule.hurry()
+        if not patient:
+            self._line.hurry()
+        self._queue.put(node, trio.current_time())
+        self._queue.wake()
+        while node.staged is staged and staged.sent < change and not node.unlinked:
+            tried = self._tried
+            error = staged.error
+            if staged.tries > tries and error is not None and not (patient and error.retryable):
+                raise error
+            await wait_behind(self._pulse, tried.wait)
+
+    # --- the end -------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> None:
+        """Send what is left, for at most `timeout_s` and two tries of each file.
+
+        A server that falls silent is waited for once, not once for each file.
+        """
+        with trio.move_on_after(timeout_s):
+            for node in self.unsent:
+                staged_of(node).schedule.hurry()
+                self._queue.put(node, trio.current_time())
+            tries = {n: staged_of(n).tries for n in self.unsent}
+            self._line.hurry()
+            self._queue.wake()
+            while left := [n for n in self.unsent if not self._hopeless(n, tries)]:
+                tried = self._tried
+                for node in left:
+                    tries.setdefault(node, staged_of(node).tries)
+                with trio.move_on_after(self._policy.retry_first_s):
+                    await tried.wait()
+            await self._settling.finish()
+
+    def _hopeless(self, node: Node, tries: dict[Node, int]) -> bool:
+        staged = staged_of(node)
+        if staged.error is None or node in self._running:
+            return False
+        tried = staged.tries - tries.get(node, staged.tries)
+        silent = isinstance(staged.error, DeadlineExceeded) or self._line.failures > 1
+        return tried > 1 or (tried > 0 and not staged.error.retryable) or silent
+
+    def name_of(self, node: Node) -> str:
+        """For people: folder and path."""
+        folder = node.folder.name if node.folder else "?"
+        try:
+            path = InodeTable.path(node)
+        except Stale:  # its directory was removed under it
+            path = node.name
+        return f"{folder}/{path.decode('utf-8', 'backslashreplace')}"
