@@ -15,7 +15,7 @@ import httpx
 from vfsmount.api import paths, problems
 from vfsmount.api.client import Client
 from vfsmount.api.http import Http, read_body, stop_reading
-from vfsmount.api.pieces import Progress, ReadPiece
+from vfsmount.api.pieces import Progress, ReadPiece, same_bytes
 from vfsmount.api.retry import retrying
 from vfsmount.api.tokens import FolderTokens
 from vfsmount.api.upload import OnSession, Order, UploadRun, discard
@@ -159,6 +159,31 @@ class Transfers:
         """
         order = Order(folder, paths.creatable(path), size, read, base, session, on_session, on_progress)
         return await UploadRun(self._client, self._http, self, order, self._upload_rate).run()
+
+    async def same_content(
+        self,
+        folder: Folder,
+        path: str,
+        validator: Validator,
+        read: ReadPiece,
+        *,
+        on_progress: Progress | None,
+    ) -> bool:
+        """Whether a version of a file has exactly the bytes that `read` gives, as long as it is.
+
+        Raises:
+            Stale, NotFound, IsADirectory, RemoteUnavailable: as `read_range`.
+        """
+        return await same_bytes(
+            read,
+            self.read_range,
+            folder,
+            path,
+            0,
+            validator.size,
+            validator=validator,
+            on_progress=on_progress,
+        )
 
     async def discard(self, folder: Folder, grant: Grant) -> None:
         """Remove what an unfinished upload session holds on the server; best effort.

@@ -378,6 +378,8 @@ class Namespace:
                 except NotFound:
                     if not _may_be_there(node):
                         raise
+                    # It had not arrived: the replaced file is still there, until we send ours.
+                    await self._recorder.rebased(staged_of(node), version_of(target) if target else None)
         except BaseException:
             if below:
                 with trio.CancelScope(shield=True):

@@ -53,6 +53,8 @@ class StagedFile:
             It is brought to its end before anything newer is sent: only then is it known what the
             server has.
         may_be_there: an upload was begun and did not end well, so the server may have it all the same.
+        stopped: what was travelling when an upload was broken off (held), and its size: the server's
+            version may be `base` or this.
         tries: how many ended, however.
         error: why the last one failed.
     """
@@ -74,6 +76,7 @@ class StagedFile:
     session_size: int = 0
     session_change: int = 0
     may_be_there: bool = False
+    stopped: tuple[Content, int] | None = None
     tries: int = 0
     error: VfsError | None = None
 
@@ -97,9 +100,17 @@ class StagedFile:
         if before is not None:
             before.release()
 
+    def keep_stopped(self, upload: Upload | None) -> None:
+        """An upload was broken off, or (None) it is known what the server has."""
+        before = self.stopped
+        self.stopped = None if upload is None else (upload.content.hold(), upload.size)
+        if before is not None:
+            before[0].release()
+
     def release_all(self) -> None:
         """Nobody needs local content of this node any more."""
         self.keep_session(None)
+        self.keep_stopped(None)
         if self.acked_content is not None:
             self.acked_content.release()
             self.acked_content = None

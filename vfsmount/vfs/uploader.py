@@ -20,7 +20,10 @@ from vfsmount.core.writeback import Schedule
 from vfsmount.errors import (
     Conflict,
     DeadlineExceeded,
+    IsADirectory,
     LocalIOError,
+    NotFound,
+    RemoteError,
     RemoteUnavailable,
     Stale,
     UploadFailed,
@@ -165,6 +168,7 @@ class Uploader:
                 self._gate.check_reachable(folder_of(node))
                 self._gate.check_writable(node)
                 if staged.session_content is None:
+                    await self._find_base(node, staged)
                     await self._writer.complete(node, pulse)
                 upload = self._begin(node, staged)
         except VfsError as e:
@@ -189,6 +193,22 @@ class Uploader:
             upload.done.set()
         if conflict is not None:
             await self._conflicts.give_way(node, path, conflict.found)
+
+    async def _find_base(self, node: Node, staged: StagedFile) -> None:
+        """After an upload that was broken off: whether the server has what it was of."""
+        if staged.stopped is None:
+            return
+        content, size = staged.stopped
+        path = remote_path(node)
+        try:
+            found = await self._transfers.stat(folder_of(node), path)
+            if found.size == size and await self._transfers.same_content(
+                folder_of(node), path, found, content.read, on_progress=self._pulse.beat
+            ):
+                staged.base, staged.base_exact = found, True
+        except (NotFound, IsADirectory, Stale):
+            pass
+        staged.keep_stopped(None)
 
     def _begin(self, node: Node, staged: StagedFile) -> Upload:
         """Freeze what is to be sent: an unfinished session's content, or the newest acknowledged."""
@@ -248,6 +268,7 @@ class Uploader:
         # no await until the node says what the server has
         staged.base, staged.base_exact = version, True
         staged.may_be_there, staged.error = False, None
+        staged.keep_stopped(None)
         staged.sent = upload.change
         staged.schedule.sent(upload.began, now)
         clean, all_of_it = not staged.dirty, staged.acked <= staged.sent
@@ -270,7 +291,10 @@ class Uploader:
     async def _not_sent(self, node: Node, staged: StagedFile, e: VfsError) -> None:
         if isinstance(e, RemoteUnavailable) and not e.status:
             self._line.failed(trio.current_time(), retryable=True, first_s=self._policy.retry_first_s)
-        if e.retryable or isinstance(e, LocalIOError):
+        passing = isinstance(e, LocalIOError | UploadFailed) or (
+            isinstance(e, RemoteError) and e.status >= 500
+        )
+        if e.retryable or passing:
             self._failed(node, staged, e)
         else:
             await self._park(node, staged, e)
@@ -308,6 +332,7 @@ class Uploader:
                 continue
             upload = staged.upload
             if upload is not None:
+                staged.keep_stopped(upload)
                 upload.superseded = True
                 upload.scope.cancel()
                 await upload.done.wait()
