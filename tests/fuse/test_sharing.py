@@ -69,7 +69,7 @@ def test_read_only_folder_reads_and_refuses_with_nothing_sent(
 def test_writable_share_can_be_written(site: Site, folder: Path, disk: Path, tmp_path: Path) -> None:
     friend = site.client("friend")
     share(site, friend, folder.name, "rw")
-    with Mounted(tmp_path, site.env_of("friend")) as mounted:
+    with Mounted(tmp_path, site.env_of("friend"), "--sync") as mounted:
         theirs = mounted.path / folder.name
         if site.embedded and site.embedded.dialect == "26":
             # As observed on 26.9.6: the invitation does not carry the right to create.
