@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import trio
 
@@ -35,6 +35,7 @@ from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import HostUsage, Ino, Kind, LocalAttrs
 from vfsmount.vfs.attributes import Attributes
+from vfsmount.vfs.barrier import Barrier
 from vfsmount.vfs.conflicts import Conflicts
 from vfsmount.vfs.deadline import Pulse, within
 from vfsmount.vfs.exclusion import Exclusion
@@ -641,12 +642,28 @@ class Filesystem:
         Raises:
             VfsError: why something is not. With `patient` a server that cannot be reached is waited for.
         """
-        tops = [self._inodes.root] if nodes is None else nodes
+        await self._barrier([self._inodes.root] if nodes is None else nodes, [], patient).run()
+
+    def barrier(self, paths: Iterable[bytes] = ()) -> Barrier:
+        """What is acknowledged by now below these paths (none: everywhere), to be waited for patiently.
+
+        A path that is not known here has nothing unsent; where it was removed, that is waited for.
+        """
+        nodes, names = [], []
+        for path in list(paths) or [b""]:
+            node = self.node_at(path)
+            parent, _, name = path.rstrip(b"/").rpartition(b"/")
+            directory = self.node_at(parent)
+            if node is not None:
+                nodes.append(node)
+            if directory is not None:  # a removed name may have been made anew since
+                names.append((directory, name))
+        return self._barrier(nodes, names, patient=True)
+
+    def _barrier(self, tops: list[Node], names: list[tuple[Node, bytes]], patient: bool) -> Barrier:
         unsent = self._uploader.unsent
-        wanted = [n for n in unsent if any(n is t or self._inodes.is_below(n, t) for t in tops)]
-        if directories := [t for t in tops if t.is_dir]:
-            await self._removals.flush(*directories)
-        await self._uploader.wait(wanted, patient=patient)
+        files = [n for n in unsent if any(n is t or self._inodes.is_below(n, t) for t in tops)]
+        return Barrier(self._uploader, self._removals, files, [t for t in tops if t.is_dir], names, patient)
 
     def node_at(self, path: bytes) -> Node | None:
         """The node at a path below the mountpoint, as far as it is known here."""

@@ -36,7 +36,7 @@ LONGEST_S = 1.0  # from the first name to the call
 
 
 @dataclass(slots=True)
-class _Pending:
+class Pending:
     """One name on its way out.
 
     Attributes:
@@ -52,6 +52,12 @@ class _Pending:
     look_first: bool = False
     done: trio.Event = field(default_factory=trio.Event)
     error: VfsError | None = None
+
+    @property
+    def shown(self) -> str:
+        """For people: folder and path."""
+        path = self.directory + b"/" + self.name if self.directory else self.name
+        return f"{self.folder.name}/{path.decode('utf-8', 'backslashreplace')}"
 
 
 class Removals:
@@ -72,7 +78,7 @@ class Removals:
         self._rows = records.staged
         self._recorder = recorder
         self._retry_first_s = retry_first_s
-        self._pending: dict[tuple[Node, bytes], _Pending] = {}
+        self._pending: dict[tuple[Node, bytes], Pending] = {}
         self._added_at = self._first_at = 0.0
         self._wanted = 0  # callers who wait
         self._wake = trio.Event()
@@ -87,13 +93,7 @@ class Removals:
     @property
     def names(self) -> list[str]:
         """For people: folder and path of each."""
-        found = []
-        for p in self._pending.values():
-            try:
-                found.append(f"{p.folder.name}/{child_path(p.parent, p.name)}")
-            except Stale:
-                continue
-        return found
+        return [p.shown for p in self._pending.values() if not p.parent.unlinked]
 
     def hides(self, directory: Node, name: bytes) -> bool:
         """Whether a name that the server may still show is gone."""
@@ -111,14 +111,14 @@ class Removals:
         """
         removal = Removal(folder_of(node).id, InodeTable.path(parent), node.name, version)
         await self._rows.removed(self._recorder.mount, removal, row_ids)
-        self._put(_Pending(parent, removal.parent, node.name, folder_of(node), version))
+        self._put(Pending(parent, removal.parent, node.name, folder_of(node), version))
 
     def adopt(self, parent: Node, removal: Removal) -> None:
         """Go on with one of a mount that died."""
         folder, version = folder_of(parent), removal.version
-        self._put(_Pending(parent, removal.parent, removal.name, folder, version, look_first=True))
+        self._put(Pending(parent, removal.parent, removal.name, folder, version, look_first=True))
 
-    def _put(self, pending: _Pending) -> None:
+    def _put(self, pending: Pending) -> None:
         now = trio.current_time()
         if not self._pending:
             self._first_at = now
@@ -191,7 +191,7 @@ class Removals:
         self._pulse.beat()
         await self._finish(batch)
 
-    async def _still_wanted(self, pending: _Pending) -> bool:
+    async def _still_wanted(self, pending: Pending) -> bool:
         try:
             path = child_path(pending.parent, pending.name)
             self._gate.check_reachable(pending.folder)
@@ -203,14 +203,14 @@ class Removals:
         version = pending.version
         return version is None or version.matches_listing(found.size, found.mtime_ns)
 
-    async def _is_there(self, pending: _Pending) -> bool:
+    async def _is_there(self, pending: Pending) -> bool:
         try:
             await self._transfers.stat(pending.folder, child_path(pending.parent, pending.name))
         except (NotFound, IsADirectory, Stale):
             return False
         return True
 
-    async def _refused(self, refused: list[_Pending], e: VfsError) -> None:
+    async def _refused(self, refused: list[Pending], e: VfsError) -> None:
         for pending in refused:
             pending.error = e
             dircache.expire(pending.parent)
@@ -224,7 +224,7 @@ class Removals:
                 error=str(e),
             )
 
-    async def _finish(self, batch: list[_Pending]) -> None:
+    async def _finish(self, batch: list[Pending]) -> None:
         await self._rows.removals_done(batch[0].folder.id, [(p.directory, p.name) for p in batch])
         for pending in batch:
             del self._pending[pending.parent, pending.name]
@@ -254,8 +254,38 @@ class Removals:
             if failed.is_set() and not wanted[0].done.is_set() and self._error is not None:
                 raise self._error
 
+    def want(self, directories: Iterable[Node], names: Iterable[tuple[Node, bytes]] = ()) -> list[Pending]:
+        """What is removed here and still on the server: below `directories`, and (directory, name)s."""
+        tops, keys = tuple(directories), set(names)
+        return [p for key, p in self._pending.items() if key in keys or (tops and _concerns(p, tops, None))]
 
-def _concerns(pending: _Pending, directories: tuple[Node, ...], name: bytes | None) -> bool:
+    async def wait_for(self, wanted: list[Pending], *, patient: bool) -> None:
+        """Return when these are gone from the server; takes out of `wanted` what is.
+
+        Args:
+            patient: go on waiting while the server cannot be reached.
+
+        Raises:
+            VfsError: why the server did not do it.
+        """
+        # Only once: where the server is away the next tries keep their own time.
+        self._wake.set()
+        while wanted:
+            pending, failed = wanted[0], self._failed
+            self._wanted += 1
+            try:
+                await wait_behind(self._pulse, lambda p=pending, f=failed: _either(p.done, f))  # type: ignore[misc]
+            finally:
+                self._wanted -= 1
+            if pending.error is not None:
+                raise pending.error
+            if pending.done.is_set():
+                del wanted[0]
+            elif self._error is not None and not (patient and self._error.retryable):
+                raise self._error
+
+
+def _concerns(pending: Pending, directories: tuple[Node, ...], name: bytes | None) -> bool:
     if not directories:
         return True
     if name is not None:

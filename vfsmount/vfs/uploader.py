@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import trio
 
@@ -48,6 +49,31 @@ _log = logging.getLogger("vfsmount.vfs.uploader")
 # The manager serves some 30 calls a second whatever the parallelism, and a small file costs one; a
 # few more keep it busy while others of ours talk to the storage-proxy.
 PARALLEL = 8
+# Who waits for more files than this looks at them in turns.
+MANY = 200
+LOOK_AT_MANY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody waits for: content of one node as it was acknowledged.
+
+    Attributes:
+        tries: those that had ended, or did not count, when the waiting began.
+    """
+
+    staged: StagedFile
+    change: int
+    tries: int
+
+    def is_there(self, node: Node) -> bool:
+        """The server has it, or nobody wants it any more."""
+        return node.staged is not self.staged or self.staged.sent >= self.change or node.unlinked
+
+    @property
+    def failure(self) -> VfsError | None:
+        """Why a try that was made since did not succeed."""
+        return self.staged.error if self.staged.tries > self.tries else None
 
 
 class Uploader:
@@ -353,27 +379,42 @@ class Uploader:
         Raises:
             VfsError: why one of them is not there.
         """
-        for node in nodes:
-            await self._wait_for(node, patient)
+        await self.wait_for(self.want(nodes, patient=patient), patient=patient)
 
-    async def _wait_for(self, node: Node, patient: bool) -> None:
-        staged = node.staged
-        if not isinstance(staged, StagedFile):
-            return
-        change = staged.acked
-        older = staged.upload is not None and staged.upload.change < change
-        tries = staged.tries + older  # a try under way with older content does not count
-        staged.schedule.hurry()
+    def want(self, nodes: Iterable[Node], *, patient: bool = False) -> dict[Node, Wanted]:
+        """Have these nodes sent next, rest or no rest; what `wait_for` waits for."""
+        wanted = {}
+        for node in nodes:
+            staged = node.staged
+            if not isinstance(staged, StagedFile):
+                continue
+            change = staged.acked
+            # A try under way with older content does not count.
+            older = staged.upload is not None and staged.upload.change < change
+            wanted[node] = Wanted(staged, change, staged.tries + older)
+            staged.schedule.hurry()
+            self._queue.put(node, trio.current_time())
         if not patient:
             self._line.hurry()
-        self._queue.put(node, trio.current_time())
         self._queue.wake()
-        while node.staged is staged and staged.sent < change and not node.unlinked:
+        return wanted
+
+    async def wait_for(self, wanted: dict[Node, Wanted], *, patient: bool) -> None:
+        """As `wait`; takes out of `wanted` what the server has."""
+        while True:
             tried = self._tried
-            error = staged.error
-            if staged.tries > tries and error is not None and not (patient and error.retryable):
-                raise error
+            for node in [n for n, w in wanted.items() if w.is_there(n)]:
+                del wanted[node]
+            errors = (e for w in wanted.values() if (e := w.failure) is not None)
+            for error in errors:
+                if not (patient and error.retryable):
+                    raise error
+            if not wanted:
+                return
             await wait_behind(self._pulse, tried.wait)
+            if len(wanted) > MANY:
+                # Looking at each after every try would cost more than sending them.
+                await trio.sleep(LOOK_AT_MANY_S)
 
     # --- the end -------------------------------------------------------------------------------
 
