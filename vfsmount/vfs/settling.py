@@ -58,6 +58,8 @@ class Settling:
         self._conflicts = conflicts
         self._policy = policy
         self._watched: dict[Node, _Watched] = {}
+        self._looking = False
+        self._failures = 0
         self._wake = trio.Event()
 
     def watch(
@@ -86,17 +88,17 @@ class Settling:
             await trio.sleep_until(min((w.due for w in self._watched.values()), default=0.0))
             now = trio.current_time()
             for node in [n for n, w in self._watched.items() if w.due <= now]:
+                self._looking = True
                 await self._look(node)
+                self._looking = False
 
     async def finish(self) -> None:
         """Look at everything in its time; what cannot be looked at is left to the next mount."""
-        while self._watched:
+        while self._watched or self._looking:  # the last row goes when nothing is watched any more
             failures = self._failures
             await trio.sleep(0.05)
             if self._failures > failures:
                 return
-
-    _failures = 0
 
     async def _look(self, node: Node) -> None:
         watched = self._watched[node]
