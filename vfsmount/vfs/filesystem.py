@@ -19,6 +19,7 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.blockindex import BlockIndex
 from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.core.writeback import Pressure
 from vfsmount.errors import (
     BadHandle,
     InvalidRequest,
@@ -107,6 +108,7 @@ class Filesystem:
         self._reader = Reader(transfers, self._metadata, self._blocks, self._gate, nursery)
         self._exclusion = Exclusion(self._inodes, self._gate)
         self._queue = Queue()
+        self._pressure = Pressure()
         pulse = Pulse()
         self._room = Room(
             area, policy.staging_size, policy.deadline_s, pulse, lambda: self._uploader.will_free
@@ -148,6 +150,7 @@ class Filesystem:
             policy,
             pulse,
             self._queue,
+            self._pressure,
         )
         self._namespace = Namespace(
             client,
@@ -431,6 +434,7 @@ class Filesystem:
 
     async def unlink(self, parent: int, name: bytes) -> None:
         """As unlink(2)."""
+        self._pressure.changed(trio.current_time())
         await self._namespace.unlink(self._directory(parent), name)
 
     async def rename(
@@ -501,6 +505,7 @@ class Filesystem:
 
     async def create(self, parent: int, name: bytes, mode: int, flags: int) -> tuple[int, Attr]:
         """As open(2) with O_CREAT; counts as a lookup. A new file is recorded by its first flush."""
+        self._pressure.changed(trio.current_time())
         directory = self._directory(parent)
         exclusive = bool(flags & os.O_EXCL)
         node = await self._namespace.create(directory, name, mode & 0o7777, exclusive=exclusive)
@@ -543,6 +548,7 @@ class Filesystem:
 
     async def write(self, fh: int, offset: int, data: bytes) -> None:
         """As pwrite(2), always all of `data`. Whoever appends knows where the end is."""
+        self._pressure.changed(trio.current_time())
         handle = self._handle(fh)
         node = handle.node
         for last in (False, False, True):

@@ -398,6 +398,8 @@ class Namespace:
             # The server still has the replaced file there, until our next upload replaces it.
             staged = staged_of(node)
             staged.may_be_there = staged.may_be_there or _may_be_there(current)
+            if current.staged is not None:
+                staged.inherit_stopped(staged_of(current))
             await self._recorder.rebased(staged, version_of(current))
 
     def _on_server_or_may_be(self, node: Node) -> bool:

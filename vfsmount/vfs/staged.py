@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from vfsmount.core.inodes import Node
+from vfsmount.core.tus import COMMIT_PIECE
 from vfsmount.core.writeback import Schedule
 from vfsmount.errors import VfsError
 from vfsmount.store.staged import StagedDetail
@@ -22,7 +23,8 @@ class Upload:
     Attributes:
         change: the `StagedFile.change` it is of.
         superseded: its outcome is of no interest any more.
-        done_bytes: of `size`, as they left.
+        resumed: it goes on with an older session.
+        done_bytes: of `size`, as they left; where it is resumed, of what was left.
     """
 
     content: Content
@@ -33,7 +35,13 @@ class Upload:
     done: trio.Event = field(default_factory=trio.Event)
     pulse: Pulse = field(default_factory=Pulse)
     superseded: bool = False
+    resumed: bool = False
     done_bytes: int = 0
+
+    @property
+    def may_be_committing(self) -> bool:
+        """Whether the request that completes the file may have been sent."""
+        return self.resumed or self.size - self.done_bytes <= 2 * COMMIT_PIECE
 
 
 @dataclass(slots=True)
@@ -106,6 +114,11 @@ class StagedFile:
         self.stopped = None if upload is None else (upload.content.hold(), upload.size)
         if before is not None:
             before[0].release()
+
+    def inherit_stopped(self, replaced: StagedFile) -> None:
+        """This file takes the place of another one, whose upload may still arrive."""
+        if replaced.stopped is not None and self.stopped is None:
+            self.stopped = (replaced.stopped[0].hold(), replaced.stopped[1])
 
     def release_all(self) -> None:
         """Nobody needs local content of this node any more."""

@@ -17,7 +17,7 @@ from vfsmount.api.governor import background
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.core.writeback import Schedule
+from vfsmount.core.writeback import Pressure, Schedule
 from vfsmount.errors import (
     Conflict,
     DeadlineExceeded,
@@ -49,6 +49,8 @@ _log = logging.getLogger("vfsmount.vfs.uploader")
 # The manager serves some 30 calls a second whatever the parallelism, and a small file costs one; a
 # few more keep it busy while others of ours talk to the storage-proxy.
 PARALLEL = 8
+PARALLEL_UNDER_PRESSURE = 1
+COMMIT_GRACE_S = 5.0  # for the server to answer a request that may have completed a file
 # Who waits for more files than this looks at them in turns.
 MANY = 200
 LOOK_AT_MANY_S = 0.25
@@ -93,6 +95,7 @@ class Uploader:
         policy: MountPolicy,
         pulse: Pulse,
         queue: Queue,
+        pressure: Pressure,
     ) -> None:
         """Args:
         pulse: beats while any upload moves.
@@ -109,6 +112,7 @@ class Uploader:
         self._policy = policy
         self._pulse = pulse
         self._queue = queue
+        self._pressure = pressure
         self._line = Schedule()  # the server as a whole: silent to one file, silent to all
         self._tried = trio.Event()  # renewed whenever a try has ended
         self._running: dict[Node, Upload | None] = {}
@@ -146,7 +150,8 @@ class Uploader:
             nursery.start_soon(self._transfers.discard, *self._litter.pop())
         if self._line.not_before > now:
             return self._line.not_before - now
-        while len(self._running) < PARALLEL:
+        pressed_s = self._pressure.left_s(now)
+        while len(self._running) < (PARALLEL_UNDER_PRESSURE if pressed_s else PARALLEL):
             node = self._queue.pop(now)
             if node is None:
                 return self._queue.next_in(now)
@@ -157,7 +162,7 @@ class Uploader:
             elif staged_of(node).unsent:
                 self._running[node] = None
                 nursery.start_soon(self._try, node)
-        return float("inf")
+        return pressed_s or float("inf")
 
     # --- one try -------------------------------------------------------------------------------
 
@@ -194,7 +199,6 @@ class Uploader:
                 self._gate.check_reachable(folder_of(node))
                 self._gate.check_writable(node)
                 if staged.session_content is None:
-                    await self._find_base(node, staged)
                     await self._writer.complete(node, pulse)
                 upload = self._begin(node, staged)
         except VfsError as e:
@@ -202,11 +206,11 @@ class Uploader:
                 return
             staged = staged_of(node)
             if isinstance(e, Stale):
-                await self._conflicts.give_way(node, remote_path(node), None)
-                e = UploadFailed(
-                    "the version it was made from is gone from the server, and parts of it with it"
-                )
-            await self._not_sent(node, staged, e)
+                if staged.base is not None:
+                    await self._conflicts.give_way(node, remote_path(node), None)
+                await self._park(node, staged, Stale("parts of the version it was made from are gone"))
+            else:
+                await self._not_sent(node, staged, e)
             return
         path = remote_path(node)
         try:
@@ -217,24 +221,31 @@ class Uploader:
                 staged.upload = None
             upload.content.release()
             upload.done.set()
-        if conflict is not None:
+        if conflict is not None and not await self._is_our_own(node, staged, path, conflict.found):
             await self._conflicts.give_way(node, path, conflict.found)
 
-    async def _find_base(self, node: Node, staged: StagedFile) -> None:
-        """After an upload that was broken off: whether the server has what it was of."""
-        if staged.stopped is None:
-            return
-        content, size = staged.stopped
-        path = remote_path(node)
+    async def _is_our_own(self, node: Node, staged: StagedFile, path: str, found: Validator | None) -> bool:
+        """Whether the version in our way came from an upload of ours that was broken off, too late.
+
+        Then it is what the next try replaces. Where that cannot be told now, the next try meets it
+        again.
+        """
+        if staged.stopped is None or found is None or found.size != staged.stopped[1]:
+            return False
+        read = staged.stopped[0].read
         try:
-            found = await self._transfers.stat(folder_of(node), path)
-            if found.size == size and await self._transfers.same_content(
-                folder_of(node), path, found, content.read, on_progress=self._pulse.beat
-            ):
-                staged.base, staged.base_exact = found, True
+            same = await self._transfers.same_content(
+                folder_of(node), path, found, read, on_progress=self._pulse.beat
+            )
         except (NotFound, IsADirectory, Stale):
-            pass
-        staged.keep_stopped(None)
+            return True
+        except VfsError as e:
+            self._failed(node, staged, e)
+            return True
+        if same:
+            staged.base_exact = True
+            await self._recorder.rebased(staged, found)
+        return same
 
     def _begin(self, node: Node, staged: StagedFile) -> Upload:
         """Freeze what is to be sent: an unfinished session's content, or the newest acknowledged."""
@@ -247,6 +258,7 @@ class Uploader:
             content, size, change = staged.content, staged.content.size, staged.change
         content.sealed = max(content.sealed, size)
         upload = Upload(content.hold(), size, change, trio.current_time())
+        upload.resumed = staged.session is not None
         staged.upload = self._running[node] = upload
         staged.may_be_there = True
         return upload
@@ -350,12 +362,16 @@ class Uploader:
     async def stop(self, nodes: Iterable[Node]) -> None:
         """Break off uploads of these nodes, because their paths are about to change or to go.
 
-        Call with `PathGate.moving` held, so that none begins anew.
+        One that may be completed by now is waited for: the server would put the file in place after
+        we have stopped listening, under a name that is not its any more. Call with
+        `PathGate.moving` held, so that none begins anew.
         """
-        for node in nodes:
-            staged = node.staged
-            if not isinstance(staged, StagedFile):
-                continue
+        all_staged = [(n, n.staged) for n in nodes if isinstance(n.staged, StagedFile)]
+        with trio.move_on_after(COMMIT_GRACE_S):
+            for _, staged in all_staged:
+                if staged.upload is not None and staged.upload.may_be_committing:
+                    await wait_behind(self._pulse, staged.upload.done.wait)
+        for node, staged in all_staged:
             upload = staged.upload
             if upload is not None:
                 staged.keep_stopped(upload)
