@@ -118,12 +118,15 @@ async def test_upload_replaces_atomically(server: Server, transfers: Transfers, 
     await put(transfers, folder, "f", b"old")
     before = await transfers.stat(folder, "f")
 
+    seen = []
+
     async def read(offset: int, length: int) -> bytes:
-        assert (server.disk(folder) / "f").read_bytes() == b"old"
+        seen.append((server.disk(folder) / "f").read_bytes())
         return b"newer"[offset : offset + length]
 
     after = await transfers.upload(folder, "f", 5, read)
     assert after != before
+    assert seen == [b"old", b"newer"]  # while it is sent, and when it is read back
     assert (server.disk(folder) / "f").read_bytes() == b"newer"
 
 

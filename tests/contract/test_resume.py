@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -463,3 +464,28 @@ async def test_server_that_is_killed_and_started_again_costs_one_piece(
             assert sum(sent) <= SIZE + tus.PIECE
     finally:
         server.stop()
+
+
+async def test_other_file_of_the_same_size_directly_after_ours_is_a_conflict(
+    server: Server, transfers: Transfers, folder: Folder
+) -> None:
+    """What is read back is compared: the server would show both as done."""
+    disk = server.disk(folder) / "f"
+    replaced = []
+
+    async def read(offset: int, length: int) -> bytes:
+        if disk.exists() and not replaced:  # ours is in place: this is the reading back
+            other = disk.with_name("other")
+            other.write_bytes(b"THEIRS")
+            replaced.append(other.rename(disk))
+        return b"ours__"[offset : offset + length]
+
+    class Slow(Transfers):
+        async def read_range(self, *args: Any, **kwargs: Any) -> Any:
+            await read(0, 1)
+            return await super().read_range(*args, **kwargs)
+
+    with pytest.raises(Conflict):
+        await Slow(transfers._client).upload(folder, "f", 6, read, base=None)
+    assert replaced
+    assert disk.read_bytes() == b"THEIRS"

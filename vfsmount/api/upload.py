@@ -19,7 +19,7 @@ from vfsmount.api.client import Client
 from vfsmount.api.dialect import Dialect
 from vfsmount.api.files import token_claims
 from vfsmount.api.http import Http, read_body
-from vfsmount.api.pieces import Pieces, Progress, ReadPiece, ReadRange, same_bytes
+from vfsmount.api.pieces import Pieces, Progress, ReadPiece, ReadRange, read_exactly, same_bytes
 from vfsmount.api.tokens import transfer_url
 from vfsmount.core import tus
 from vfsmount.errors import (
@@ -29,6 +29,7 @@ from vfsmount.errors import (
     NotFound,
     PermissionDenied,
     ProtocolError,
+    RangeOutside,
     RemoteUnavailable,
     Stale,
     UploadFailed,
@@ -72,6 +73,10 @@ class Order:
     session: Grant | None = None
     on_session: OnSession | None = None
     on_progress: Progress | None = None
+
+
+# Read back of what was uploaded: whole small files, the end of others. In one request either way.
+READ_BACK = 64 << 10
 
 
 class _Overtaken(Exception):
@@ -361,18 +366,38 @@ class UploadRun:
         )
 
     async def _verify(self) -> Validator | None:
-        """The version the file became, None if it is not the size it should be."""
+        """The version the file became, None if it is not the size it should be.
+
+        Its end is read back with it, because another client's file of the same size may have come
+        directly after ours.
+
+        Raises:
+            Conflict: so it has.
+        """
+        size = self._plan.length
+        start = max(0, size - READ_BACK)
         try:
-            found = await self._target.stat(self._folder, self._rel)
-        except NotFound:
+            if not size:
+                found = await self._target.stat(self._folder, self._rel)
+                return found if found.size == 0 else None
+            reply = await self._target.read_range(self._folder, self._rel, start, size - start)
+        except (NotFound, RangeOutside):
             return None
         except PermissionDenied:
-            # May write but not download (host permissions): the listing tells as much, to a µs.
-            found_there = await self._listed()
-            if found_there is None:
-                return None
-            found = found_there
-        return found if found.size == self._plan.length else None
+            # May write but not download (host permissions): the listing tells the size, at least.
+            listed = await self._listed()
+            return listed if listed is not None and listed.size == size else None
+        found = reply.validator
+        if found.size != size:
+            return None
+        if reply.data == await read_exactly(self._read, start, size - start):
+            return found
+        if self._base is ANY:
+            return None
+        self._grant = None  # the server has ended the session
+        if self._kept and self._on_session is not None:
+            await self._on_session(None)
+        raise Conflict("another file came directly after ours", found=found)
 
     async def _listed(self) -> Validator | None:
         parent, name = paths.split(self._rel)

@@ -86,19 +86,28 @@ class Recoverer:
         The list of folders must be there. Errors of the server leave rows to the next mount; errors
         of the local disk raise.
         """
-        claimed = self._area.claim_dead()
-        rows = {directory: await self._read(directory) for directory in claimed}
+        rows = {}
+        for directory in self._area.claim_dead():
+            try:
+                rows[directory] = await self._read(directory)
+            except RemoteUnavailable as e:  # it cannot be said under which names they are now
+                event(_log, logging.WARNING, "recovery.postponed", error=str(e))
+                self._area.let_go(directory)
         named = {
             name
             for found in rows.values()
             for row, _ in found
             for name in (row.detail.content, row.detail.upload)
         }
-        for directory in claimed:
-            for row, durable in rows[directory]:
-                await self._take_row(row, durable)
+        for directory, found in rows.items():
+            for row, durable in found:
+                try:
+                    await self._take_row(row, durable)
+                except (RemoteUnavailable, Stale) as e:
+                    self._report.left += 1
+                    event(_log, logging.WARNING, "recovery.postponed", error=str(e))
             await self._take_removals(directory)
-        for directory in claimed:
+        for directory in rows:
             await self._set_aside(directory, named)
             if not self._area.contents_in(directory):
                 self._area.let_go(directory)
@@ -110,7 +119,8 @@ class Recoverer:
         for move in await self._rows.read_moves(directory):
             folder = self._folder(move.folder)
             if folder is not None:
-                await self._rows.end_move(directory, move, happened=await self._has_moved(folder, move))
+                happened = await self._has_moved(folder, move)
+                await self._rows.end_move(directory, move, happened=happened)
         rows, durable_to = await self._rows.read_mount(directory)
         return [
             (row, row.detail.boot == self._boot or row.detail.durable or row.seq <= durable_to)
