@@ -103,6 +103,7 @@ class Filesystem:
             self._removals,
             lambda node: changed(node.ino),
             entry_changed,
+            lambda old, new: self._settling.replaced(old, new),
         )
         self._blocks = BlockIndex(policy.memory)
         self._reader = Reader(transfers, self._metadata, self._blocks, self._gate, nursery)

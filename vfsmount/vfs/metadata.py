@@ -56,8 +56,10 @@ class Metadata:
         removals: Removals,
         changed: Callable[[Node], None],
         entry_changed: Callable[[Ino, bytes], None],
+        replaced: Callable[[Node, Node], None],
     ) -> None:
         """Args:
+        replaced: told (old, new) of each node whose name was seen to stand for another version.
         changed: told of every node whose content somebody else changed, to drop the kernel's pages.
         entry_changed: told (directory, name) of each name that stands for another inode now.
         """
@@ -70,6 +72,7 @@ class Metadata:
         self._removals = removals
         self._changed = changed
         self._entry_changed = entry_changed
+        self._on_replaced = replaced
         self._in_flight: dict[Node, trio.Event] = {}
         self._silent_until = float("-inf")
 
@@ -341,12 +344,14 @@ class Metadata:
         """
         if node.parent is not None and (node.lookups or node.opens):
             new = self._inodes.replace(node)
+            self._on_replaced(node, new)
             self._changed(node)
             self._entry_changed(new.parent.ino if new.parent is not None else node.ino, new.name)
             return new
         node.version += 1
         node.epoch += 1
         node.local = NO_ATTRS
+        self._on_replaced(node, node)
         self._changed(node)
         return node
 

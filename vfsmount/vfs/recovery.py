@@ -15,7 +15,7 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core.extents import Extents
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.core.staging import Found, Recovery, recover
-from vfsmount.errors import IsADirectory, NotFound, VfsError
+from vfsmount.errors import IsADirectory, NotFound, RemoteUnavailable, Stale, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import AttrRecord, Records
 from vfsmount.store.staged import Move, Removal, StagedRow

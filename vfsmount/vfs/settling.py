@@ -9,7 +9,7 @@ costs a file too many rather than one too few.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -29,6 +29,8 @@ from vfsmount.vfs.staged import version_of
 
 _log = logging.getLogger("vfsmount.vfs.settling")
 
+LOOK_AGAIN_S = 5.0  # after a look that the server did not answer
+
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
@@ -37,6 +39,7 @@ class _Watched:
     content: Content | None
     version: Validator
     due: float
+    overtaken: bool = False  # somebody else's version was seen in its place
 
 
 class Settling:
@@ -79,6 +82,12 @@ class Settling:
         self._watched[node] = _Watched(row_id, detail, kept, version, due)
         self._wake.set()
 
+    def replaced(self, old: Node, new: Node) -> None:
+        """A listing or a transfer showed another version under the node's name; `new` stands for it."""
+        watched = self._watched.pop(old, None)
+        if watched is not None:
+            self._watched[new] = replace(watched, overtaken=True)
+
     async def run(self) -> None:
         """Look at what is due, for ever."""
         while True:
@@ -88,8 +97,15 @@ class Settling:
             await trio.sleep_until(min((w.due for w in self._watched.values()), default=0.0))
             now = trio.current_time()
             for node in [n for n, w in self._watched.items() if w.due <= now]:
+                if node not in self._watched:
+                    continue  # seen to be replaced while we looked at others
                 self._looking = True
-                await self._look(node)
+                try:
+                    await self._look(node)
+                except Exception:
+                    # A bug here must not end the mount.
+                    _log.exception("settling.bug ino=%d", node.ino)
+                    self._watched.pop(node, None)
                 self._looking = False
 
     async def finish(self) -> None:
@@ -103,18 +119,15 @@ class Settling:
     async def _look(self, node: Node) -> None:
         watched = self._watched[node]
         try:
-            lost = not node.unlinked and await self._is_lost(node, watched)
+            lost = watched.overtaken or (not node.unlinked and await self._is_lost(node, watched))
         except VfsError as e:
             self._failures += 1
             event(_log, logging.DEBUG, "settling.retry", ino=node.ino, error=type(e).__name__)
             if self._watched.get(node) is watched:
-                later = _Watched(
-                    watched.row_id, watched.detail, watched.content, watched.version, watched.due + 5.0
-                )
-                self._watched[node] = later
+                self._watched[node] = replace(watched, due=watched.due + LOOK_AGAIN_S)
             return
         if self._watched.get(node) is not watched:
-            return  # sent anew meanwhile
+            return  # sent anew, or seen to be replaced: there is another look
         del self._watched[node]
         try:
             if lost and watched.content is not None:
@@ -138,7 +151,7 @@ class Settling:
             return False  # removed, on purpose
         if found is None or node.unlinked or remote_path(node) != path or version_of(node) != watched.version:
             return False
-        self._metadata.confirm(node, found, asked_at)
+        self._metadata.confirm(node, found, asked_at)  # tells `replaced`, which has it looked at again
         return True
 
     def abandon(self) -> None:
