@@ -56,6 +56,7 @@ class Node:
         "unlinked",
         "validator",
         "version",
+        "was",
         "writers",
     )
 
@@ -73,6 +74,7 @@ class Node:
         self.opens = 0  # open file handles
         self.writers = 0  # those of them that may write
         self.unlinked = False
+        self.was: tuple[Node, bytes] | None = None  # where it was when somebody else replaced it
         # what the server (or, while staged, this machine) says: vfs/
         self.size = 0
         self.mode = mode
@@ -166,9 +168,17 @@ class InodeTable:
         parent, name = node.parent, node.name
         assert parent is not None and not node.is_dir
         self.unlink(node)
+        node.was = (parent, name)
         new = self._new(node.kind, parent, name, node.ref, node.mode)
         parent.entries[name] = new
         return new
+
+    def relink(self, node: Node, parent: Node, name: bytes) -> None:
+        """Give an unlinked file that somebody still uses a free name."""
+        assert node.unlinked and node.pinned and not node.is_dir and name not in parent.entries
+        assert not parent.unlinked
+        node.parent, node.name, node.unlinked, node.was = parent, name, False, None
+        parent.entries[name] = node
 
     def rename(self, node: Node, parent: Node, name: bytes) -> None:
         """Move a node to a free name; numbers, handles and children stay as they are."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 import trio
 
@@ -18,33 +18,15 @@ from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staged import ConflictRecord, Move, StagedDetail
 from vfsmount.store.staging import Content
-from vfsmount.values import NAME_MAX, Ino, Kind, Validator
+from vfsmount.values import Ino, Kind, Validator
 from vfsmount.vfs.exclusion import Exclusion
-from vfsmount.vfs.paths import PathGate, folder_of, remote_path
+from vfsmount.vfs.paths import PathGate, conflict_name, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.staged import StagedFile, staged_of
 from vfsmount.vfs.writer import SENT_FILE_MODE, Writer
 
 _log = logging.getLogger("vfsmount.vfs.conflicts")
-
-
-def conflict_name(name: bytes, host: str, at: float, taken: Container[bytes]) -> bytes:
-    """``name.conflict-<host>-<UTC time>``, at most 255 bytes, not in `taken`.
-
-    Args:
-        at: seconds since the epoch.
-    """
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in host)[:64]
-    n = 1
-    while True:
-        suffix = f".conflict-{safe}-{stamp}{f'-{n}' if n > 1 else ''}".encode()
-        # Cut where a character ends: the server takes UTF-8 only.
-        short = name[: NAME_MAX - len(suffix)].decode("utf-8", "ignore").encode()
-        if short + suffix not in taken:
-            return short + suffix
-        n += 1
 
 
 class Conflicts:
@@ -128,6 +110,15 @@ class Conflicts:
         await self._remember(copy, parent, old, new)
         self._tell(parent, old, new, None)
         self._recorded(copy)
+
+    async def revived(self, node: Node, parent: Node, old: bytes) -> None:
+        """A file that somebody replaced while it was open for writing was changed all the same."""
+        self._entry_changed(parent.ino, old)
+        self._tell(parent, old, node.name, None)
+        try:
+            await self._remember(node, parent, old, node.name)
+        except Stale:
+            return  # the directory is gone again, and what is said of the file with it
 
     async def _note(self, node: Node, parent: Node, old: bytes, new: bytes) -> None:
         folder, directory = folder_of(node).id, InodeTable.path(parent)

@@ -123,8 +123,10 @@ class Filesystem:
             self._exclusion,
             self._recorder,
             self._room,
+            self._blocks,
             policy,
             self._queue.put_now,
+            lambda *revived: nursery.start_soon(self._conflicts.revived, *revived),
         )
         self._conflicts = Conflicts(
             self._inodes,
@@ -488,8 +490,8 @@ class Filesystem:
         stale = trio.current_time() - node.checked_at >= self.policy.attr_ttl_s
         if node.kind is Kind.SYMLINK and (stale or node.validator is None):
             await self._metadata.follow_link(node)
-        elif stale and node.staged is None and not node.unlinked and not flags & os.O_TRUNC:
-            await self._reader.prime(node)
+        elif node.staged is None and not node.unlinked and not flags & os.O_TRUNC and (stale or writing):
+            await self._reader.prime(node, bytes_too=bool(writing))
             if node.unlinked:
                 # The kernel looks the name up again and opens what it finds then.
                 raise Stale("the file was replaced on the server; open it again")

@@ -8,7 +8,8 @@ pull the path away from, and new ones wait for the rename.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 
 import trio
@@ -72,6 +73,24 @@ def check_new_name(directory: Node, name: bytes) -> None:
         raise InvalidName("the server stores UTF-8 names only") from None
     if hidden(directory, name):
         raise NotSupported(f"{UPLOAD_DIR.decode()} in a folder's root belongs to the server")
+
+
+def conflict_name(name: bytes, host: str, at: float, taken: Container[bytes]) -> bytes:
+    """``name.conflict-<host>-<UTC time>``, at most 255 bytes, not in `taken`.
+
+    Args:
+        at: seconds since the epoch.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in host)[:64]
+    n = 1
+    while True:
+        suffix = f".conflict-{safe}-{stamp}{f'-{n}' if n > 1 else ''}".encode()
+        # Cut where a character ends: the server takes UTF-8 only.
+        short = name[: NAME_MAX - len(suffix)].decode("utf-8", "ignore").encode()
+        if short + suffix not in taken:
+            return short + suffix
+        n += 1
 
 
 class PathGate:

@@ -93,20 +93,25 @@ class Reader:
             self._start(node, -(-stop // BLOCK_SIZE), ahead.window)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def prime(self, node: Node) -> None:
+    async def prime(self, node: Node, *, bytes_too: bool = False) -> None:
         """Confirm a file's version; one of a single block comes with its bytes, in the same request.
 
+        Args:
+            bytes_too: they are wanted in any case, because the file is about to be changed, and what
+                somebody else puts in its place meanwhile is not to take them away.
+
         Raises:
-            NotFound: somebody removed the file.
+            NotFound, Stale: somebody removed or replaced the file.
         """
-        if node.validator is not None or not 0 < node.size <= BLOCK_SIZE:
+        if not 0 < node.size <= BLOCK_SIZE or (node.validator is not None and not bytes_too):
             await self._metadata.revalidate(node)
             return
         fetch = self._start(node, 0, 1)
         if fetch is not None:
             await wait_behind(fetch.pulse, fetch.done.wait)
             if node.unlinked:
-                raise NotFound("the file was removed on the server")
+                # Removed or replaced: who looks the name up again finds out which.
+                raise Stale("the file was replaced on the server; open it again")
             if fetch.error is not None and not isinstance(fetch.error, Stale):
                 raise fetch.error
 

@@ -22,7 +22,7 @@ from vfsmount.store.staged import Move, Removal, StagedRow
 from vfsmount.store.staging import StagingArea
 from vfsmount.store.syscalls import boot_id
 from vfsmount.values import NO_ATTRS, Folder, Kind
-from vfsmount.vfs.conflicts import conflict_name
+from vfsmount.vfs.paths import conflict_name
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.removals import Removals

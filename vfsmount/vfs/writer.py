@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from vfsmount.api.transfer import Transfers
+from vfsmount.core.blockindex import BLOCK_SIZE, BlockIndex, BlockKey
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.errors import NotFound, RangeOutside, RemoteUnavailable, Stale
 from vfsmount.log import event
@@ -23,7 +24,7 @@ from vfsmount.values import Kind, LocalAttrs, Validator
 from vfsmount.vfs.deadline import Pulse, within
 from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.metadata import Metadata
-from vfsmount.vfs.paths import PathGate, folder_of, remote_path
+from vfsmount.vfs.paths import PathGate, conflict_name, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy, without_set_id
 from vfsmount.vfs.reader import CHECKED_ABOVE
 from vfsmount.vfs.recorder import Recorder
@@ -38,7 +39,7 @@ _FETCH_PIECE = 8 << 20
 _FETCH_ALIGN = 1 << 20
 # Files up to this size come whole with the first change: one request either way, and then nobody
 # can take away the version that the rest of them would have to be fetched from.
-_WHOLE_BELOW = 1 << 20
+WHOLE_BELOW = 1 << 20
 
 
 class Writer:
@@ -54,10 +55,13 @@ class Writer:
         exclusion: Exclusion,
         recorder: Recorder,
         room: Room,
+        blocks: BlockIndex,
         policy: MountPolicy,
         recorded: Callable[[Node], None],
+        revived: Callable[[Node, Node, bytes], None],
     ) -> None:
         """Args:
+        revived: told of each node that goes on under another name, with the directory and the old name.
         recorded: told of each node that has something new to send.
         """
         self._transfers = transfers
@@ -68,8 +72,10 @@ class Writer:
         self._exclusion = exclusion
         self._recorder = recorder
         self._room = room
+        self._blocks = blocks
         self._policy = policy
         self._recorded = recorded
+        self._revived = revived
         self._staged: set[Node] = set()
 
     @property
@@ -190,9 +196,15 @@ class Writer:
             base = node.validator or Validator(node.mtime_ns, node.size)
             content = await self._area.create(node.name)
             staged = StagedFile(content, base, base_exact=node.validator is not None, sent=0)
-            content.size, content.remote_size = node.size, min(keep, node.size)
             try:
-                if content.remote_size > 0 and node.size <= _WHOLE_BELOW:
+                # On the disk too: how long a file is after a crash is told by the file itself.
+                await content.truncate(node.size)
+                content.remote_size = min(keep, node.size)
+                if await self._fill_from_memory(node, content):
+                    if node.was is not None and node.unlinked and node.epoch == epoch:
+                        self._revive(node, staged)
+                        return staged
+                elif content.remote_size > 0 and node.size <= WHOLE_BELOW:
                     await self._fetch(node, staged, content, 0, content.remote_size, pulse)
                 elif content.remote_size and node.validator is None:
                     await self._metadata.revalidate(node)
@@ -204,6 +216,34 @@ class Writer:
                 raise
             self.attach(node, staged)
         return staged_of(node)
+
+    def _revive(self, node: Node, staged: StagedFile) -> None:
+        """Somebody replaced the file while it was open for writing: what is written goes beside it.
+
+        Raises:
+            Stale: there is no place beside it any more.
+        """
+        assert node.was is not None
+        parent, name = node.was
+        if parent.unlinked:
+            raise Stale("the file was replaced on the server; open it again")
+        staged.base, staged.base_exact = None, False
+        new = conflict_name(name, self._policy.host, time.time(), parent.entries)
+        self._inodes.relink(node, parent, new)
+        self.attach(node, staged)
+        self._revived(node, parent, name)
+
+    async def _fill_from_memory(self, node: Node, content: Content) -> bool:
+        """Take what stays of a small file from the blocks read of this very version, if they are here."""
+        if not 0 < content.remote_size <= WHOLE_BELOW or node.validator is None:
+            return False
+        count = -(-content.remote_size // BLOCK_SIZE)
+        blocks = [self._blocks.get(BlockKey(node.ino, node.version, n)) for n in range(count)]
+        data = b"".join(b for b in blocks if b is not None)[: content.remote_size]
+        if len(data) < content.remote_size:
+            return False
+        await content.fill(0, data)
+        return True
 
     async def _fetch(
         self, node: Node, staged: StagedFile, content: Content, start: int, stop: int, pulse: Pulse
@@ -217,7 +257,9 @@ class Writer:
         for begin, end in content.missing(start, stop):
             at = begin
             while at < end:
-                await self._gate.settled(node)
+                if node.staged is None:
+                    # Later a mover waits for the lock that we hold; so its path stays until we let go.
+                    await self._gate.settled(node)
                 data = await self._fetch_piece(node, staged, at, min(_FETCH_PIECE, end - at), pulse)
                 await self._room.wait_for(len(data))
                 await content.fill(at, data)
@@ -330,6 +372,9 @@ class Writer:
         """End of the mount: descriptors go, files stay for the next mount."""
         for node in self._staged:
             staged = staged_of(node)
+            if node.unlinked or not staged.dirty:
+                staged.release_all()
+                continue
             for content in (staged.content, staged.acked_content, staged.session_content):
-                if content is not None and (staged.unsent or staged.detail is None):
+                if content is not None:
                     content.abandon()
