@@ -112,7 +112,7 @@ class Filesystem:
         self._pressure = Pressure()
         pulse = Pulse()
         self._room = Room(
-            area, policy.staging_size, policy.deadline_s, pulse, lambda: self._uploader.will_free
+            area, policy.staging_size, policy.deadline_s, pulse, lambda: self._uploader.will_free or bool(self._settling)
         )
         self._writer = Writer(
             transfers,

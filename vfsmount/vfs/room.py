@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -29,29 +30,36 @@ class Room:
         """
         self._area = area
         self._limit = limit
+        self._reserved = 0
         self._patience_s = PATIENCE * deadline_s
         self._pulse = pulse
         self._will_free = will_free
 
-    async def wait_for(self, length: int) -> None:
-        """Return when `length` bytes more may be here.
+    @asynccontextmanager
+    async def reserved(self, length: int) -> AsyncIterator[None]:
+        """Hold room for `length` bytes more, until the body has written them.
 
         Raises:
             NoSpace: there is no room, and none is about to come.
         """
-        if not self._limit:
-            return
-        if self._area.used + length > SLOW_FROM * self._limit:
+        if self._limit and self._wanted(length) > SLOW_FROM * self._limit:
             await self._slow_down(length)
+        # no await until it is counted: many writes ask at the same time
+        self._reserved += length
+        try:
+            yield
+        finally:
+            self._reserved -= length
+
+    def _wanted(self, length: int) -> int:
+        return self._area.used + self._reserved + length
 
     async def _slow_down(self, length: int) -> None:
-        share = (self._area.used + length) / self._limit
-        if share <= 1.0:
-            if self._will_free():
-                await trio.sleep(SLOWEST_S * (share - SLOW_FROM) / (1 - SLOW_FROM))
-            return
+        share = self._wanted(length) / self._limit
+        if share <= 1.0 and self._will_free():
+            await trio.sleep(SLOWEST_S * (share - SLOW_FROM) / (1 - SLOW_FROM))
         patience = self._patience()
-        while self._area.used + length > self._limit:
+        while self._wanted(length) > self._limit:
             if not patience():
                 raise NoSpace("no room for more unsent data (--staging-size); wait until some of it was sent")
             await trio.sleep(LOOK_EVERY_S)

@@ -65,6 +65,9 @@ class Settling:
         self._failures = 0
         self._wake = trio.Event()
 
+    def __len__(self) -> int:
+        return len(self._watched)
+
     def watch(
         self,
         node: Node,

@@ -143,8 +143,8 @@ class Writer:
             Stale: somebody else replaced the file since it was opened (`epoch`).
             NoSpace: no room for unsent data; the content is as before.
         """
-        await self._room.wait_for(len(data))
-        async with self._exclusion.settled(node) as pulse:
+        # Room first: who waits for it with the lock held keeps this very file from being sent.
+        async with self._room.reserved(len(data)), self._exclusion.settled(node) as pulse:
             staged = await self._stage(node, epoch, node.size, pulse)
             content = await self._changeable(node, staged, offset, staged.content.size)
             await self._room.when_disk_has_some(lambda: content.write(offset, data))
@@ -181,8 +181,8 @@ class Writer:
         if not keep:
             new = await self._area.create(node.name)
         else:
-            await self._room.wait_for(min(keep, content.written.total))
-            new = await content.clone(node.name, keep)
+            async with self._room.reserved(min(keep, content.written.total)):
+                new = await content.clone(node.name, keep)
         # no await until the new one is what everybody sees
         staged.content = new
         content.release()
@@ -261,8 +261,8 @@ class Writer:
                     # Later a mover waits for the lock that we hold; so its path stays until we let go.
                     await self._gate.settled(node)
                 data = await self._fetch_piece(node, staged, at, min(_FETCH_PIECE, end - at), pulse)
-                await self._room.wait_for(len(data))
-                await content.fill(at, data)
+                async with self._room.reserved(len(data)):
+                    await content.fill(at, data)
                 at += len(data)
                 fetched += len(data)
         if fetched > CHECKED_ABOVE and staged.base is not None:
