@@ -194,7 +194,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        return  # names are on the server before the call that changed them returns
+        await self._fs.fsyncdir()
 
     # --- files ---------------------------------------------------------------------------------
 

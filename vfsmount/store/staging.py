@@ -13,14 +13,19 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 import time
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from vfsmount.core.extents import Extents
 from vfsmount.errors import NoSpace
 from vfsmount.store import syscalls
 from vfsmount.store.syscalls import in_thread, local_error
+
+T = TypeVar("T")
 
 LOCK = "lock"
 
@@ -44,6 +49,8 @@ class Content:
         self._fd = fd
         self._holds = 1  # who needs the file: its user, an upload, a row
         self._in_use = 0  # calls under way in threads: the descriptor stays until they are back
+        self._resting = False
+        self._opening = threading.Lock()
 
     @property
     def path(self) -> Path:
@@ -81,10 +88,29 @@ class Content:
         self._holds = 0
         self._close_if_unused()
 
+    def rest(self) -> None:
+        """Nobody writes to it for now: it takes no descriptor but while it is read."""
+        self._resting = True
+        self._close_if_unused()
+
     def _close_if_unused(self) -> None:
-        if not self._holds and not self._in_use and self._fd >= 0:
+        if (self._resting or not self._holds) and not self._in_use and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    async def _with_fd(self, work: Callable[[int], T]) -> T:
+        self._in_use += 1
+        try:
+            return await in_thread(lambda: work(self._opened()))
+        finally:
+            self._in_use -= 1
+            self._close_if_unused()
+
+    def _opened(self) -> int:
+        with self._opening:
+            if self._fd < 0:
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            return self._fd
 
     # --- bytes ---------------------------------------------------------------------------------
 
@@ -93,42 +119,37 @@ class Content:
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
-        self._in_use += 1
-        try:
-            data = await in_thread(lambda: os.pread(self._fd, length, offset))
-        finally:
-            self._in_use -= 1
-            self._close_if_unused()
+        data = await self._with_fd(lambda fd: os.pread(fd, length, offset))
         # A run that only ever was a hole lies past the file's end on our disk.
         return data if len(data) == length else data + bytes(length - len(data))
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write all of `data`, or raise NoSpace or LocalIOError with the size as it was."""
         assert offset >= self.sealed
-        size = self.size
+        size, self._resting = self.size, False
 
-        def write_all() -> None:
+        def write_all(fd: int) -> None:
             try:
-                syscalls.pwrite_all(self._fd, data, offset)
+                syscalls.pwrite_all(fd, data, offset)
             except OSError:
                 # A write that failed halfway must not leave a longer file behind.
                 if offset + len(data) > size:
-                    os.ftruncate(self._fd, size)
+                    os.ftruncate(fd, size)
                 raise
 
-        await in_thread(write_all)
+        await self._with_fd(write_all)
         self._has(offset, offset + len(data))
         self.size = max(self.size, offset + len(data))
 
     async def fill(self, offset: int, data: bytes) -> None:
         """Put in what the server has; nothing of it was `written` here meanwhile."""
-        await in_thread(lambda: syscalls.pwrite_all(self._fd, data, offset))
+        await self._with_fd(lambda fd: syscalls.pwrite_all(fd, data, offset))
         self._has(offset, offset + len(data))
 
     async def truncate(self, size: int) -> None:
         """Cut or extend (with zeroes, as a hole) to `size`."""
         assert size >= self.sealed
-        await in_thread(lambda: syscalls.truncate(self._fd, size))
+        await self._with_fd(lambda fd: syscalls.truncate(fd, size))
         self.size = size
         self.remote_size = min(self.remote_size, size)
         self._area.account(-self.written.cut(size))
@@ -137,27 +158,27 @@ class Content:
         """A content of its own with the first `size` bytes of this one; costs a copy of what is here."""
         new = await self._area.create(label)
         stop = min(size, self.size)
+        runs = [(start, min(end, stop)) for start, end in self.written if start < stop]
+
+        def copy(source: int) -> None:
+            for start, end in runs:
+                syscalls.copy_range(source, new._fd, start, end)
+            syscalls.truncate(new._fd, stop)
+
         try:
-            for start, end in self.written:
-                if start < stop:
-                    end = min(end, stop)
-                    await in_thread(lambda a=start, b=end: syscalls.copy_range(self._fd, new._fd, a, b))  # type: ignore[misc]
-                    new._has(start, end)
-            await in_thread(lambda: syscalls.truncate(new._fd, stop))
+            await self._with_fd(copy)
         except BaseException:
             new.release()
             raise
+        for start, end in runs:
+            new._has(start, end)
         new.size, new.remote_size = stop, min(self.remote_size, stop)
         return new
 
     async def sync(self) -> None:
-        """Have the bytes survive a power cut."""
-        self._in_use += 1
-        try:
-            await in_thread(lambda: syscalls.sync_data(self._fd))
-        finally:
-            self._in_use -= 1
-            self._close_if_unused()
+        """Have the bytes survive a power cut, if anybody still needs them."""
+        if self._holds:
+            await self._with_fd(syscalls.sync_data)
 
     def _has(self, start: int, stop: int) -> None:
         self._area.account(self.written.add(start, stop))
@@ -282,6 +303,7 @@ class StagingArea:
         content.written = written
         written.cut(content.size)
         content.sealed = content.size if sealed else 0
+        content.rest()
         self.account(written.total)
         return content
 

@@ -112,7 +112,11 @@ class Filesystem:
         self._pressure = Pressure()
         pulse = Pulse()
         self._room = Room(
-            area, policy.staging_size, policy.deadline_s, pulse, lambda: self._uploader.will_free or bool(self._settling)
+            area,
+            policy.staging_size,
+            policy.deadline_s,
+            pulse,
+            lambda: self._uploader.will_free or bool(self._settling),
         )
         self._writer = Writer(
             transfers,
@@ -593,6 +597,10 @@ class Filesystem:
         await self._writer.fsync(node)
         if self.policy.sync or self.policy.fsync_remote:
             await self._uploader.wait([node])
+
+    async def fsyncdir(self) -> None:
+        """As fsync(2) of a directory: names that were changed here survive a power cut."""
+        await self._recorder.sync()
 
     async def release(self, fh: int) -> None:
         """The last reference to a handle is gone; nobody hears an error."""

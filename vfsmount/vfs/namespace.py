@@ -359,6 +359,7 @@ class Namespace:
             self._changed(parent, old_name)
             self._changed(new_parent, new_name)
             await self._rows.end_move(self._recorder.mount, move, happened=True, replaced=replaced)
+            self._recorder.changed()
             await self._attributes.moved(folder, node, old, new, current)
             await self._save_times()
         for n in staged:

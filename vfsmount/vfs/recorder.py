@@ -77,9 +77,15 @@ class Recorder:
             if old.sealed or not sealed:
                 return
         content, change = staged.content, staged.change
+        # What an fsync has put on the disk stays there when it is only sealed.
+        on_disk = old is not None and old.durable and old.content == content.name and staged.acked == change
         if durable:
             await content.sync()
             await self._area.sync_names()
+        elif not on_disk:
+            # Before the row has a number: what is synced by number must have been waiting by then.
+            self._unsynced[content.name] = content
+            self._wake.set()
         complete = content.complete
         detail = StagedDetail(
             content=content.name,
@@ -92,7 +98,7 @@ class Recorder:
             remote_size=0 if complete else content.remote_size,
             base=staged.base,
             attrs=node.local,
-            durable=durable,
+            durable=durable or on_disk,
         )
         detail = _with_session(detail, staged)
         row = StagedRow(
@@ -114,9 +120,6 @@ class Recorder:
             if before is not None:
                 self._unsynced.pop(before.name, None)
                 before.release()
-        if not durable:
-            self._unsynced[content.name] = content
-            self._wake.set()
 
     async def sending(self, node: Node, upload: Upload, session: Grant | None) -> None:
         """An upload session was opened, or is of no use any more; known before its first byte goes out."""
@@ -126,14 +129,17 @@ class Recorder:
             state = State.SENDING if session is not None else State.WAITING
             await self._write(staged, lambda old: replace(old, state=state))
 
-    async def sent(self, staged: StagedFile, version: Validator, *, all_of_it: bool) -> None:
-        """The server has a content; `all_of_it`: the one that was acknowledged last."""
+    async def sent(self, staged: StagedFile, version: Validator) -> None:
+        """The server has what `staged.sent` says."""
         staged.keep_session(None)
+
+        def is_sent(old: StagedDetail) -> StagedDetail:
+            # Decided when it is our turn: a close that was faster has put newer content into the row.
+            state, sent = (State.WAITING, None) if staged.unsent else (State.SENT, version)
+            return replace(old, state=state, sent=sent, base=version, reason="")
+
         if staged.detail is not None:
-            state, sent = (State.SENT, version) if all_of_it else (State.WAITING, None)
-            await self._write(
-                staged, lambda old: replace(old, state=state, sent=sent, base=version, reason="")
-            )
+            await self._write(staged, is_sent)
 
     async def parked(self, staged: StagedFile, reason: str) -> None:
         """The server refuses it."""
@@ -160,6 +166,10 @@ class Recorder:
             assert legal, (before.state, detail.state)
             staged.detail = detail
             await self._rows.update(staged.row_id, detail)
+
+    def changed(self) -> None:
+        """Rows were changed elsewhere (a rename, a removal): they survive a power cut soon, too."""
+        self._wake.set()
 
     def adopted(self, content: Content) -> None:
         """A content of a mount that died is ours now."""

@@ -111,6 +111,7 @@ class Removals:
         """
         removal = Removal(folder_of(node).id, InodeTable.path(parent), node.name, version)
         await self._rows.removed(self._recorder.mount, removal, row_ids)
+        self._recorder.changed()
         self._put(Pending(parent, removal.parent, node.name, folder_of(node), version))
 
     def adopt(self, parent: Node, removal: Removal) -> None:

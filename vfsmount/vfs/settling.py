@@ -82,6 +82,8 @@ class Settling:
             before.content.release()  # ours replaced ours
         due = trio.current_time() + self._policy.settle_s
         kept = content.hold() if content is not None else None
+        if kept is not None:
+            kept.rest()
         self._watched[node] = _Watched(row_id, detail, kept, version, due)
         self._wake.set()
 

@@ -120,6 +120,12 @@ class StagedFile:
         if replaced.stopped is not None and self.stopped is None:
             self.stopped = (replaced.stopped[0].hold(), replaced.stopped[1])
 
+    def rest(self) -> None:
+        """Nobody writes for now."""
+        for content in (self.content, self.acked_content, self.session_content):
+            if content is not None:
+                content.rest()
+
     def release_all(self) -> None:
         """Nobody needs local content of this node any more."""
         self.keep_session(None)

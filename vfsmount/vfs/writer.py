@@ -357,6 +357,7 @@ class Writer:
             return
         staged = staged_of(node)
         if (staged.dirty or staged.upload is not None) and not node.unlinked:
+            staged.rest()  # thousands may be waiting to be sent
             return
         if staged.upload is not None:
             staged.upload.superseded = True
