@@ -19,15 +19,44 @@ class State(enum.Enum):
     PARKED = "parked"  # the server refuses it; tried again rarely, and when it changes
 
 
-MOVES: dict[State, frozenset[State]] = {
-    # To SENT: the session was gone because it had been completed, and the file there is ours.
-    State.WAITING: frozenset({State.WAITING, State.SENDING, State.SENT, State.PARKED}),
-    # Acknowledged anew while it is being sent: the session still belongs to the older content.
-    State.SENDING: frozenset({State.WAITING, State.SENDING, State.SENT, State.PARKED}),
-    # Changed and acknowledged again, or found to be overwritten: it has to be sent (elsewhere).
-    State.SENT: frozenset({State.WAITING}),
-    State.PARKED: frozenset({State.WAITING, State.SENDING, State.PARKED}),
+class Event(enum.Enum):
+    """What happens to a recorded file."""
+
+    ACKNOWLEDGED = "acknowledged"  # a close or fsync recorded its content, for the first time or anew
+    SESSION = "session"  # an upload session was opened for it, or for an older content of it
+    NO_SESSION = "no-session"  # that session is of no use any more
+    READ_BACK = "read-back"  # the server has what was acknowledged last, read back
+    READ_BACK_OLDER = "read-back-older"  # the server has an older content, read back
+    REFUSED = "refused"  # the server does not take it, and the network is not to blame
+    REBASED = "rebased"  # it is to take another version's place, or has another name
+
+
+# What is not here cannot happen. After READ_BACK nothing is sent before it is acknowledged anew.
+_AFTER: dict[tuple[State, Event], State] = {
+    **{(state, Event.SESSION): State.SENDING for state in State if state is not State.SENT},
+    **{(state, Event.NO_SESSION): State.WAITING for state in State if state is not State.SENT},
+    # From any: a session may be found to be completed, and the file there to be ours.
+    **{(state, Event.READ_BACK): State.SENT for state in State if state is not State.SENT},
+    **{(state, Event.READ_BACK_OLDER): State.WAITING for state in State if state is not State.SENT},
+    **{(state, Event.REFUSED): State.PARKED for state in State if state is not State.SENT},
+    **{(state, Event.REBASED): State.WAITING for state in State},
 }
+
+
+def after(state: State | None, event: Event, *, session: bool) -> State:
+    """The state a row has after an event; `state` None: there is no row yet.
+
+    Args:
+        session: whether an upload session is open, of this or of an older content.
+
+    Raises:
+        ValueError: that cannot happen to a row in this state.
+    """
+    if event is Event.ACKNOWLEDGED:
+        return State.SENDING if session else State.WAITING
+    if state is None or (state, event) not in _AFTER:
+        raise ValueError(f"{event.value} of a file that is {state.value if state else 'not recorded'}")
+    return _AFTER[state, event]
 
 
 class Recovery(enum.Enum):
@@ -66,6 +95,8 @@ def recover(found: Found) -> Recovery:
     """Decide about one row."""
     if not found.shown:
         return Recovery.LEAVE
+    if found.state is State.SENT and found.content is None:
+        return Recovery.VERIFY  # let go of, because nobody could have brought it back
     if found.content is None:
         # Content is let go of only after the row; so this is somebody's hand, or the disk's failure.
         return Recovery.REPORT_LOST

@@ -14,7 +14,7 @@ import trio
 from msgspec.structs import replace
 
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.core.staging import MOVES, State
+from vfsmount.core.staging import Event, after
 from vfsmount.errors import NoSpace, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import Records
@@ -41,6 +41,7 @@ class Recorder:
         self._boot = boot_id()
         self._seq = 0
         self._unsynced: dict[str, Content] = {}  # acknowledged, and at a power cut's mercy
+        self._retired: list[Content] = []  # to be deleted when the rows are synced
         self._wake = trio.Event()
 
     @property
@@ -93,7 +94,7 @@ class Recorder:
             sealed=sealed,
             acked_at=time.time(),
             boot=self._boot,
-            state=State.WAITING if staged.session is None else State.SENDING,
+            state=after(old.state if old else None, Event.ACKNOWLEDGED, session=staged.session is not None),
             written=() if complete else tuple(content.written),
             remote_size=0 if complete else content.remote_size,
             base=staged.base,
@@ -118,54 +119,53 @@ class Recorder:
         if staged.acked_content is not content:
             before, staged.acked_content = staged.acked_content, content.hold()
             if before is not None:
-                self._unsynced.pop(before.name, None)
-                before.release()
+                self.retire(before)
 
     async def sending(self, node: Node, upload: Upload, session: Grant | None) -> None:
         """An upload session was opened, or is of no use any more; known before its first byte goes out."""
         staged = staged_of(node)
         staged.keep_session(session, upload)
-        if staged.detail is not None:
-            state = State.SENDING if session is not None else State.WAITING
-            await self._write(staged, lambda old: replace(old, state=state))
+        await self._write(staged, lambda: Event.SESSION if session is not None else Event.NO_SESSION)
 
     async def sent(self, staged: StagedFile, version: Validator) -> None:
         """The server has what `staged.sent` says."""
         staged.keep_session(None)
 
-        def is_sent(old: StagedDetail) -> StagedDetail:
+        def what() -> Event:
             # Decided when it is our turn: a close that was faster has put newer content into the row.
-            state, sent = (State.WAITING, None) if staged.unsent else (State.SENT, version)
-            return replace(old, state=state, sent=sent, base=version, reason="")
+            return Event.READ_BACK_OLDER if staged.unsent else Event.READ_BACK
 
-        if staged.detail is not None:
-            await self._write(staged, is_sent)
+        await self._write(staged, what, base=version, reason="", sent=version)
 
     async def parked(self, staged: StagedFile, reason: str) -> None:
         """The server refuses it."""
-        if staged.detail is not None:
-            await self._write(staged, lambda old: replace(old, state=State.PARKED, reason=reason))
+        await self._write(staged, lambda: Event.REFUSED, reason=reason)
 
     async def rebased(self, staged: StagedFile, base: Validator | None) -> None:
         """It is to take the place of another version than was thought, or goes to a new name."""
         staged.base = base
-        if staged.detail is not None:
-            await self._write(staged, lambda old: replace(old, state=State.WAITING, base=base, sent=None))
+        await self._write(staged, lambda: Event.REBASED, base=base, sent=None)
 
     async def save_attrs(self, node: Node) -> None:
         """What was set for content that is not sent yet."""
         staged = staged_of(node)
         if staged.detail is not None and staged.detail.attrs != node.local:
-            await self._write(staged, lambda old: replace(old, attrs=node.local))
+            await self._write(staged, lambda: None, attrs=node.local)
 
-    async def _write(self, staged: StagedFile, change: Callable[[StagedDetail], StagedDetail]) -> None:
+    async def _write(
+        self, staged: StagedFile, event_of: Callable[[], Event | None], **changes: object
+    ) -> None:
+        """Change the row, if there is one; `event_of` is asked when it is our turn to write."""
         async with staged.row_lock:
-            assert staged.detail is not None
-            before, detail = staged.detail, _with_session(change(staged.detail), staged)
-            legal = detail.state is before.state or detail.state in MOVES[before.state]
-            assert legal, (before.state, detail.state)
-            staged.detail = detail
-            await self._rows.update(staged.row_id, detail)
+            if staged.detail is None:
+                return
+            detail = replace(staged.detail, **changes)
+            happened = event_of()
+            if happened is not None:
+                state = after(detail.state, happened, session=staged.session is not None)
+                detail = replace(detail, state=state)
+            staged.detail = _with_session(detail, staged)
+            await self._rows.update(staged.row_id, staged.detail)
 
     def changed(self) -> None:
         """Rows were changed elsewhere (a rename, a removal): they survive a power cut soon, too."""
@@ -176,9 +176,18 @@ class Recorder:
         self._unsynced[content.name] = content
         self._wake.set()
 
-    def forget(self, content: Content) -> None:
-        """Nobody asks any more whether this content survives a power cut."""
-        self._unsynced.pop(content.name, None)
+    def retire(self, content: Content) -> None:
+        """No row names this content any more; takes the caller's hold over.
+
+        A power cut may bring back the row that did, until the rows are synced; so the file stays until
+        then, unless it was never promised to survive one.
+        """
+        if self._unsynced.pop(content.name, None) is not None:
+            content.release()
+            return
+        content.rest()
+        self._retired.append(content)
+        self._wake.set()
 
     # --- grouped sync --------------------------------------------------------------------------
 
@@ -193,6 +202,7 @@ class Recorder:
         """Have everything acknowledged so far survive a power cut."""
         self._wake = trio.Event()
         waiting, self._unsynced = self._unsynced, {}
+        retired, self._retired = self._retired, []
         seq = self._seq
         for content in waiting.values():
             content.hold()
@@ -207,11 +217,12 @@ class Recorder:
         except VfsError as e:
             # Kept for the next round; a full disk is told to writers by their own calls.
             self._unsynced = {**waiting, **self._unsynced}
+            self._retired, retired = [*retired, *self._retired], []
             level = logging.INFO if isinstance(e, NoSpace) else logging.WARNING
             event(_log, level, "staging.unsynced", files=len(waiting), error=str(e))
             self._wake.set()
         finally:
-            for content in waiting.values():
+            for content in (*waiting.values(), *retired):
                 content.release()
 
 

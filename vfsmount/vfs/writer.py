@@ -363,7 +363,8 @@ class Writer:
             staged.upload.superseded = True
             staged.upload.scope.cancel()
         if staged.acked_content is not None:
-            self._recorder.forget(staged.acked_content)
+            acked, staged.acked_content = staged.acked_content, None
+            self._recorder.retire(acked)
         staged.release_all()
         node.staged = None
         self._staged.discard(node)
