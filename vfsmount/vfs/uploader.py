@@ -318,7 +318,7 @@ class Uploader:
         if not sealed:
             # An fsync promised nothing about later changes, and nothing travels any more.
             upload.content.sealed = 0
-        await self._recorder.sent(staged, version, all_of_it=all_of_it)
+        await self._recorder.sent(staged, version)
         if clean and (node.local is not NO_ATTRS or node.recorded):
             await self._attributes.save_if_possible(node)
         if all_of_it and detail is not None:
