@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from vfsmount.core.extents import Extents
-from vfsmount.errors import NoSpace
 from vfsmount.store import syscalls
 from vfsmount.store.syscalls import in_thread, local_error
 
@@ -332,14 +331,3 @@ class StagingArea:
         os.close(self._directory_fd)
         for directory in list(self._locks):
             self.let_go(directory)
-
-
-async def check_room(area: StagingArea, needed: int) -> None:
-    """Refuse early what cannot fit.
-
-    Raises:
-        NoSpace: the disk has less than `needed` bytes free.
-    """
-    usage = await in_thread(lambda: shutil.disk_usage(area.directory))
-    if usage.free < needed:
-        raise NoSpace(syscalls.FULL)
