@@ -22,6 +22,7 @@ class Row:
     version: int
     on_disk: bool
     content_synced: bool
+    fallback: int = 0  # version acknowledged before that survives a power cut; 0: none
 
 
 class OneFile(RuleBasedStateMachine):
@@ -53,7 +54,10 @@ class OneFile(RuleBasedStateMachine):
         self.contents[self.clock] = False
         old = self.row.state if self.row else None
         state = after(old, Event.ACKNOWLEDGED, session=self.session is not None)
-        self.row = Row(state, self.clock, on_disk=False, content_synced=False)
+        fallback = 0
+        if self.row is not None and self.row.state is not State.SENT:
+            fallback = self.row.version if self.row.content_synced else self.row.fallback
+        self.row = Row(state, self.clock, on_disk=False, content_synced=False, fallback=fallback)
         self.closed = self.clock
         self.drop_unused()
 
@@ -66,6 +70,7 @@ class OneFile(RuleBasedStateMachine):
         self.row = replace(self.row, on_disk=True, content_synced=True)
         self.old_row = self.row
         self.synced = self.closed
+        self.drop_unused()
 
     @precondition(lambda self: self.alive and self.row is not None)
     @rule()
@@ -122,7 +127,8 @@ class OneFile(RuleBasedStateMachine):
 
     def drop_unused(self) -> None:
         # The row that a power cut would bring back names its content, too.
-        needed = {self.session, *(row.version for row in (self.row, self.old_row) if row)}
+        rows = [row for row in (self.row, self.old_row) if row]
+        needed = {self.session, *(r.version for r in rows), *(r.fallback for r in rows)}
         self.contents = {v: on_disk for v, on_disk in self.contents.items() if v in needed}
 
     # --- it dies -------------------------------------------------------------------------------
@@ -155,8 +161,13 @@ class OneFile(RuleBasedStateMachine):
                 content=None if not there else (4 if torn else 10),
                 durable=row.content_synced or not power_failed,
                 shown=True,
+                fallback=self.contents.get(row.fallback, False),
             )
             match recover(found):
+                case Recovery.SEND_OLDER:
+                    assert self.contents[row.fallback], "half a file would be sent"
+                    assert torn and row.fallback >= self.synced
+                    self.server = max(self.server, row.fallback)
                 case Recovery.SEND:
                     assert there and not torn, "half a file would be sent"
                     # What the server has is compared first, then the row's content is sent.

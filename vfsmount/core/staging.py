@@ -64,6 +64,7 @@ class Recovery(enum.Enum):
 
     SEND = "send"  # take it up; an open session is resumed
     VERIFY = "verify"  # it was on the server: look whether it still is
+    SEND_OLDER = "send-older"  # its bytes may be torn, those acknowledged before it are not
     SET_ASIDE = "set-aside"  # its bytes may be torn: keep them where a human finds them, send nothing
     REPORT_LOST = "report-lost"  # the content's file is gone; nothing can be done but to say so
     LEAVE = "leave"  # not ours to decide: its folder is not one this mount shows
@@ -78,6 +79,7 @@ class Found:
         sealed: they were not to be changed in place (a close), while an fsync only promises that
             they are on the disk, for programs that know how to go on from there.
         content: bytes of the content's file, None where it is missing.
+        fallback: what was acknowledged before is still here, and whole.
         durable: the content was flushed to the disk before the row's claim, or the machine has not
             been restarted since.
         shown: the row's folder is one of those the mount shows.
@@ -89,6 +91,7 @@ class Found:
     content: int | None
     durable: bool
     shown: bool
+    fallback: bool = False
 
 
 def recover(found: Found) -> Recovery:
@@ -97,10 +100,11 @@ def recover(found: Found) -> Recovery:
         return Recovery.LEAVE
     if found.state is State.SENT and found.content is None:
         return Recovery.VERIFY  # let go of, because nobody could have brought it back
-    if found.content is None:
-        # Content is let go of only after the row; so this is somebody's hand, or the disk's failure.
-        return Recovery.REPORT_LOST
-    if not found.durable or (found.sealed and found.content < found.size):
-        # Sending it could put half a file in a good one's place.
-        return Recovery.SET_ASIDE
+    # Sending what is torn could put half a file in a good one's place. Content that is missing was let
+    # go of before its row was: by somebody's hand, or by the disk.
+    torn = not found.durable or (found.sealed and (found.content or 0) < found.size)
+    if found.content is None or torn:
+        if found.fallback:
+            return Recovery.SEND_OLDER
+        return Recovery.REPORT_LOST if found.content is None else Recovery.SET_ASIDE
     return Recovery.VERIFY if found.state is State.SENT else Recovery.SEND

@@ -77,6 +77,7 @@ class StagedDetail(msgspec.Struct, frozen=True):
         upload_size: its size.
         session: the upload session, a secret.
         reason: why it is parked.
+        fallback: what was acknowledged before and does survive a power cut, as long as this may not.
     """
 
     content: str
@@ -95,6 +96,7 @@ class StagedDetail(msgspec.Struct, frozen=True):
     upload_size: int = 0
     session: Grant | None = None
     reason: str = ""
+    fallback: StagedDetail | None = None
 
 
 class StagedRow(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import trio
 from msgspec.structs import replace
 
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.core.staging import Event, after
+from vfsmount.core.staging import Event, State, after
 from vfsmount.errors import NoSpace, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import Records
@@ -80,6 +80,7 @@ class Recorder:
         content, change = staged.content, staged.change
         # What an fsync has put on the disk stays there when it is only sealed.
         on_disk = old is not None and old.durable and old.content == content.name and staged.acked == change
+        fallback = None if durable or on_disk else self._fallback(old)
         if durable:
             await content.sync()
             await self._area.sync_names()
@@ -100,6 +101,7 @@ class Recorder:
             base=staged.base,
             attrs=node.local,
             durable=durable or on_disk,
+            fallback=fallback,
         )
         detail = _with_session(detail, staged)
         row = StagedRow(
@@ -120,6 +122,15 @@ class Recorder:
             before, staged.acked_content = staged.acked_content, content.hold()
             if before is not None:
                 self.retire(before)
+
+    def _fallback(self, old: StagedDetail | None) -> StagedDetail | None:
+        """What a power cut leaves when it comes before the next sync: the row may be faster than the
+        content it names."""
+        if old is None or old.state is State.SENT:
+            return None
+        if old.content in self._unsynced:
+            return old.fallback
+        return replace(old, fallback=None, session=None, upload="", upload_size=0)
 
     async def sending(self, node: Node, upload: Upload, session: Grant | None) -> None:
         """An upload session was opened, or is of no use any more; known before its first byte goes out."""

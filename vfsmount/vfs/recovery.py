@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from vfsmount.api.transfer import Transfers
 from vfsmount.core.extents import Extents
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.core.staging import Found, Recovery, recover
+from vfsmount.core.staging import Found, Recovery, State, recover
 from vfsmount.errors import IsADirectory, NotFound, RemoteUnavailable, Stale, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import AttrRecord, Records
-from vfsmount.store.staged import Move, Removal, StagedRow
+from vfsmount.store.staged import Move, Removal, StagedDetail, StagedRow
 from vfsmount.store.staging import StagingArea
 from vfsmount.store.syscalls import boot_id
 from vfsmount.values import NO_ATTRS, Folder, Kind
@@ -34,6 +36,14 @@ _log = logging.getLogger("vfsmount.vfs.recovery")
 # Two versions this close to each other may have been put there by mounts that did not see each other.
 BLIND_WITHIN_S = 5.0
 NAMED = 20  # files in the one line that says what is taken up
+
+
+def _contents_of(detail: StagedDetail) -> Iterator[str]:
+    """Names of the staging files that a row means."""
+    yield detail.content
+    yield detail.upload
+    if detail.fallback is not None:
+        yield detail.fallback.content
 
 
 @dataclass(slots=True)
@@ -93,12 +103,7 @@ class Recoverer:
             except RemoteUnavailable as e:  # it cannot be said under which names they are now
                 event(_log, logging.WARNING, "recovery.postponed", error=str(e))
                 self._area.let_go(directory)
-        named = {
-            name
-            for found in rows.values()
-            for row, _ in found
-            for name in (row.detail.content, row.detail.upload)
-        }
+        named = {name for found in rows.values() for row, _ in found for name in _contents_of(row.detail)}
         for directory, found in rows.items():
             for row, durable in found:
                 try:
@@ -149,13 +154,32 @@ class Recoverer:
         name = self._name_of(folder, row)
         path = self._area.base / detail.content
         size = path.stat().st_size if path.exists() else None
-        found = Found(detail.state, detail.size, detail.sealed, size, durable, folder is not None)
+        older = detail.fallback
+        found = Found(
+            detail.state,
+            detail.size,
+            detail.sealed,
+            size,
+            durable,
+            folder is not None,
+            fallback=older is not None and self._is_whole(older),
+        )
         match recover(found):
             case Recovery.SEND:
                 await self._send(row, name, row.name)
+                self._drop_fallback(detail)
             case Recovery.VERIFY:
                 assert folder is not None
                 await self._verify(folder, row, name)
+                self._drop_fallback(detail)
+            case Recovery.SEND_OLDER:
+                assert older is not None
+                if size is not None and older.content != detail.content:
+                    kept = self._area.set_aside(detail.content, name)
+                    self._report.aside.append((name, str(kept)))
+                older = replace(older, base=detail.base, boot=self._boot, state=State.WAITING)
+                await self._rows.update(row.id, older)
+                await self._send(replace(row, detail=older), name, row.name)
             case Recovery.SET_ASIDE:
                 kept = self._area.set_aside(detail.content, name)
                 self._report.aside.append((name, str(kept)))
@@ -165,6 +189,16 @@ class Recoverer:
                 await self._rows.remove([row.id])
             case Recovery.LEAVE:
                 self._report.left += 1
+
+    def _is_whole(self, detail: StagedDetail) -> bool:
+        path = self._area.base / detail.content
+        return path.exists() and path.stat().st_size >= detail.size
+
+    def _drop_fallback(self, detail: StagedDetail) -> None:
+        """What was acknowledged before is not needed: what came after it is whole."""
+        older = detail.fallback
+        if older is not None and older.content not in (detail.content, detail.upload):
+            (self._area.base / older.content).unlink(missing_ok=True)
 
     async def _send(self, row: StagedRow, shown: str, name: bytes) -> None:
         parent = self._directory(row.folder, row.parent)
