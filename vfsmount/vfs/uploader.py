@@ -314,6 +314,7 @@ class Uploader:
             node.validator, node.mtime_ns, node.checked_at = version, version.mtime_ns, now
         if node.parent is not None:
             dircache.record_change(node.parent, node.name)
+        event(_log, logging.DEBUG, "upload.sent", file=self.name_of(node), size=upload.size, clean=clean)
         sealed = detail is not None and detail.sealed
         if not sealed:
             # An fsync promised nothing about later changes, and nothing travels any more.
