@@ -19,11 +19,10 @@ def write(path: Path, data: bytes, start: threading.Barrier, append: bool) -> No
         f.write(data)
 
 
-def versions(disk: Path, name: str) -> list[bytes]:
+def versions(disk: Path, name: str) -> dict[str, bytes]:
     """Contents of a file and of what was kept beside it."""
-    return [
-        p.read_bytes() for p in disk.iterdir() if p.name == name or p.name.startswith(f"{name}.conflict-")
-    ]
+    found = [p for p in disk.iterdir() if p.name == name or p.name.startswith(f"{name}.conflict-")]
+    return {p.name: p.read_bytes() for p in found}
 
 
 @pytest.mark.parametrize("what", ["create", "replace", "append"])
