@@ -12,7 +12,7 @@ from vfsmount.core.extents import Extents
 _AT = st.integers(0, 40)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "cut"]), _AT, _AT), max_size=30), _AT, _AT)
+@given(st.lists(st.tuples(st.sampled_from(["add", "cut", "remove"]), _AT, _AT), max_size=30), _AT, _AT)
 def test_extents_are_a_set_of_positions(steps: list[tuple[str, int, int]], start: int, stop: int) -> None:
     real, model = Extents(), set[int]()
     for what, a, b in steps:
@@ -20,6 +20,9 @@ def test_extents_are_a_set_of_positions(steps: list[tuple[str, int, int]], start
         if what == "add":
             model |= set(range(a, b))
             assert real.add(a, b) == len(model) - before
+        elif what == "remove":
+            model -= set(range(a, b))
+            assert real.remove(a, b) == before - len(model)
         else:
             model = {x for x in model if x < a}
             assert real.cut(a) == before - len(model)

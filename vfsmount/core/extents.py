@@ -59,6 +59,16 @@ class Extents:
             self._stops[-1] = size
         return before - self.total
 
+    def remove(self, start: int, stop: int) -> int:
+        """Take a run out; return how many bytes of it were in the set."""
+        before = self.total
+        runs = list(self)
+        self._starts, self._stops, self.total = [], [], 0
+        for a, b in runs:
+            self.add(a, min(b, start))
+            self.add(max(a, stop), b)
+        return before - self.total
+
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The parts of ``[start, stop)`` that are not in the set."""
         gaps = []

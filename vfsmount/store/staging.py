@@ -36,6 +36,7 @@ class Content:
         name: of the file, below the staging directory: ``<mount>/<file>``.
         remote_size: what lies below and is not `written` is on the server only.
         sealed: bytes below this are not changed in place.
+        unchecked: extents that were fetched and are not known yet to be of one version.
     """
 
     def __init__(self, area: StagingArea, name: str, fd: int) -> None:
@@ -44,6 +45,7 @@ class Content:
         self.remote_size = 0
         self.sealed = 0
         self.written = Extents()
+        self.unchecked = Extents()
         self._area = area
         self._fd = fd
         self._holds = 1  # who needs the file: its user, an upload, a row
@@ -59,7 +61,21 @@ class Content:
     @property
     def complete(self) -> bool:
         """Whether nothing of it is on the server only."""
-        return not self.missing(0, self.size)
+        return not self.missing(0, self.size) and not self.unchecked.total
+
+    def checked(self) -> Extents:
+        """The extents that are here for good."""
+        sure = Extents(self.written)
+        for start, stop in self.unchecked:
+            sure.remove(start, stop)
+        return sure
+
+    def is_one_version(self, yes: bool) -> None:
+        """What was fetched is of one version, or (no) is not here any more."""
+        unchecked, self.unchecked = self.unchecked, Extents()
+        if not yes:
+            for start, stop in unchecked:
+                self._area.account(-self.written.remove(start, stop))
 
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Runs of ``[start, stop)`` that are on the server only."""
@@ -138,11 +154,15 @@ class Content:
 
         await self._with_fd(write_all)
         self._has(offset, offset + len(data))
+        if self.unchecked.total:
+            self.unchecked.remove(offset, offset + len(data))  # ours now
         self.size = max(self.size, offset + len(data))
 
     async def fill(self, offset: int, data: bytes) -> None:
-        """Put in what the server has; nothing of it was `written` here meanwhile."""
+        """Put in what the server has; nothing of it was `written` here meanwhile. `is_one_version` comes
+        next."""
         await self._with_fd(lambda fd: syscalls.pwrite_all(fd, data, offset))
+        self.unchecked.add(offset, offset + len(data))
         self._has(offset, offset + len(data))
 
     async def truncate(self, size: int) -> None:
@@ -152,6 +172,7 @@ class Content:
         self.size = size
         self.remote_size = min(self.remote_size, size)
         self._area.account(-self.written.cut(size))
+        self.unchecked.cut(size)
 
     async def clone(self, label: bytes, size: int) -> Content:
         """A content of its own with the first `size` bytes of this one; costs a copy of what is here."""
@@ -172,6 +193,8 @@ class Content:
         for start, end in runs:
             new._has(start, end)
         new.size, new.remote_size = stop, min(self.remote_size, stop)
+        new.unchecked = Extents(self.unchecked)
+        new.unchecked.cut(stop)
         return new
 
     async def sync(self) -> None:

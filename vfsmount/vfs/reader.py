@@ -192,9 +192,9 @@ class Reader:
                 await self._metadata.revalidate(node)
             except NotFound as e:
                 raise Stale("the file was removed on the server") from e
-        if node.validator != reply.validator or node.staged is not None:
-            # A newer answer came first, or content of our own: whoever waits asks again. While there
-            # is local content the validator still names what it was made from.
+        if node.was is not None or node.validator != reply.validator or node.staged is not None:
+            # Replaced, or a newer answer came first, or content of our own: whoever waits asks again.
+            # While there is local content the validator still names what it was made from.
             return
         for no in range(fetch.first, fetch.first + fetch.count):
             block = reply.data[(no - fetch.first) * BLOCK_SIZE :][:BLOCK_SIZE]

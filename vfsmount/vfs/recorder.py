@@ -96,7 +96,7 @@ class Recorder:
             acked_at=time.time(),
             boot=self._boot,
             state=after(old.state if old else None, Event.ACKNOWLEDGED, session=staged.session is not None),
-            written=() if complete else tuple(content.written),
+            written=() if complete else tuple(content.checked()),
             remote_size=0 if complete else content.remote_size,
             base=staged.base,
             attrs=node.local,

@@ -23,7 +23,7 @@ from vfsmount.store.records import AttrRecord, Records
 from vfsmount.store.staged import Move, Removal, StagedDetail, StagedRow
 from vfsmount.store.staging import StagingArea
 from vfsmount.store.syscalls import boot_id
-from vfsmount.values import NO_ATTRS, Folder, Kind
+from vfsmount.values import NO_ATTRS, Folder, Kind, Validator
 from vfsmount.vfs.paths import conflict_name
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.recorder import Recorder
@@ -264,10 +264,16 @@ class Recoverer:
                 await self._send(row, shown, conflict_name(row.name, self._policy.host, time.time(), taken))
                 return
         elif sent is not None and found == sent and detail.attrs != NO_ATTRS:
-            attrs = AttrRecord(row.name, Kind.FILE, sent, detail.attrs)
-            await self._records.put(row.folder, row.parent, attrs)
+            await self._restore_attrs(row, sent)
         await self._rows.remove([row.id])
         (self._area.base / detail.content).unlink(missing_ok=True)
+
+    async def _restore_attrs(self, row: StagedRow, sent: Validator) -> None:
+        """What was set before it was sent, unless it was recorded since, and maybe changed again."""
+        known = await self._records.read_name(row.folder, row.parent, row.name)
+        if known is None or known.version != sent:
+            attrs = AttrRecord(row.name, Kind.FILE, sent, row.detail.attrs)
+            await self._records.put(row.folder, row.parent, attrs)
 
     async def _take_removals(self, directory: str) -> None:
         removals = await self._rows.read_removals(directory)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from vfsmount.api.transfer import Transfers
 from vfsmount.core.blockindex import BLOCK_SIZE, BlockIndex, BlockKey
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.errors import NotFound, RangeOutside, RemoteUnavailable, Stale
+from vfsmount.errors import IsADirectory, NotFound, RangeOutside, RemoteUnavailable, Stale
 from vfsmount.log import event
 from vfsmount.store.staging import Content, StagingArea
 from vfsmount.values import Kind, LocalAttrs, Validator
@@ -253,7 +253,6 @@ class Writer:
         Raises:
             Stale: the server has another version now, so what is missing cannot be had any more.
         """
-        fetched = 0
         for begin, end in content.missing(start, stop):
             at = begin
             while at < end:
@@ -264,12 +263,20 @@ class Writer:
                 async with self._room.reserved(len(data)):
                     await content.fill(at, data)
                 at += len(data)
-                fetched += len(data)
-        if fetched > CHECKED_ABOVE and staged.base is not None:
-            # A file rewritten in place while it was sent mixes two versions under one validator.
-            found = await self._transfers.revalidate(folder_of(node), remote_path(node), staged.base)
-            if found is not None:
-                raise Stale("the file was replaced on the server; open it again")
+        await self._check(node, staged, content)
+
+    async def _check(self, node: Node, staged: StagedFile, content: Content) -> None:
+        """A file rewritten in place while it was sent mixes two versions under one validator."""
+        same = True
+        if content.unchecked.total > CHECKED_ABOVE and staged.base is not None:
+            try:
+                found = await self._transfers.revalidate(folder_of(node), remote_path(node), staged.base)
+                same = found is None
+            except (NotFound, IsADirectory):
+                same = False
+        content.is_one_version(same)
+        if not same:
+            raise Stale("the file was replaced on the server; open it again")
 
     async def _fetch_piece(
         self, node: Node, staged: StagedFile, offset: int, length: int, pulse: Pulse
@@ -306,16 +313,20 @@ class Writer:
         cannot be reached it is recorded as it is.
 
         Raises:
-            Stale: the version it was made from is gone from the server before all of it was here.
+            Stale: the version it was made from is gone from the server before all of it was here;
+                what was written is recorded all the same, and goes beside the other version.
             NoSpace, LocalIOError: it is not recorded.
         """
         if not self._to_record(node):
             return
         async with self._exclusion.settled(node) as pulse:
             if self._to_record(node):
-                await self._fetch_rest(node, pulse)
-                await self._recorder.acknowledge(node, durable=False, sealed=node.writers <= 1)
-        self._recorded(node)
+                try:
+                    await self._fetch_rest(node, pulse)
+                finally:
+                    if not node.unlinked:
+                        await self._recorder.acknowledge(node, durable=False, sealed=node.writers <= 1)
+                        self._recorded(node)
 
     async def _fetch_rest(self, node: Node, pulse: Pulse) -> None:
         staged = staged_of(node)
