@@ -136,7 +136,9 @@ class _Line:
         try:
             self._server = socket.create_connection(server)
             if not self.ended:  # the line may have been cut meanwhile
-                down = threading.Thread(target=self._carry, args=(self._server, self._client, False))
+                down = threading.Thread(
+                    target=self._carry, args=(self._server, self._client, False), daemon=True
+                )
                 down.start()
                 self._carry(self._client, self._server, True)
                 down.join()
