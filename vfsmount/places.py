@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import stat
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -94,3 +96,74 @@ def write_private(path: Path, text: str) -> None:
 def open_to_others(path: Path) -> bool:
     """Whether anybody but the owner may read or write the file at `path`."""
     return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+# --- sockets -----------------------------------------------------------------------------------
+
+
+def socket_path() -> Path:
+    """A new name for a socket of this process; nothing is made yet."""
+    return runtime_dir() / f"{os.getpid()}-{secrets.token_hex(4)}.sock"
+
+
+def listen_private(path: Path) -> socket.socket:
+    """A listening Unix socket under `path`, 0600, in a directory made private first.
+
+    Sockets of processes that died are removed from there.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    private_dir(path.parent)
+    _remove_dead_sockets(path.parent)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    new = path.with_suffix(".new")
+    try:
+        with _short(new) as address:
+            listening.bind(address)
+        new.chmod(0o600)
+        listening.listen(64)
+        # Under its name only now: one there that refuses connections is a dead process's.
+        new.rename(path)
+    except OSError as e:
+        listening.close()
+        new.unlink(missing_ok=True)
+        raise ConfigError(f"cannot listen on {path}: {e.strerror}") from e
+    return listening
+
+
+def connect_private(path: Path, timeout_s: float) -> socket.socket:
+    """A blocking connection to a socket that `listen_private` made; calls on it raise after `timeout_s`.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    connected.settimeout(timeout_s)
+    try:
+        with _short(path) as address:
+            connected.connect(address)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def _remove_dead_sockets(directory: Path) -> None:
+    for path in directory.glob("*.sock"):
+        try:
+            connect_private(path, 1.0).close()
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            continue
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """An address of `path` that fits: a socket's may have 107 bytes, a directory's path 4095."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -20,6 +20,7 @@ from vfsmount.cli.mount_options import parse_mount_options
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.errors import ConfigError
 
+_log = logging.getLogger("vfsmount.cli.mount")
 _PR_SET_DUMPABLE = 4
 
 
@@ -253,6 +254,7 @@ def _mount(
     kernel_flags = device.MS_NOSUID | device.MS_NODEV | choices.extra_flags
     if choices.read_only:
         kernel_flags |= device.MS_RDONLY
+    socket_path = _socket_path()
     spec = session.MountSpec(
         mountpoint=path,
         settings=settings,
@@ -274,24 +276,38 @@ def _mount(
             host=socket.gethostname(),
         ),
         state_dir=state,
+        socket=socket_path,
     )
     records = MountRecords(state)
 
     def answering() -> None:
-        records.write(MountRecord(path, os.getpid(), start_time(os.getpid())))
+        answers_at = str(socket_path or "")
+        records.write(MountRecord(path, os.getpid(), start_time(os.getpid()), socket=answers_at))
         ready()
 
     unsent = trio.run(session.serve, spec, answering)
+    ours = records.is_of(path, os.getpid())
     if not unsent:
-        records.remove(path)
+        if ours:
+            records.remove(path)
         return OK
     kept = tuple((u.name, str(u.kept_at)) for u in unsent)
-    records.write(MountRecord(path, os.getpid(), "", ended=True, unsent=kept))
+    if ours:
+        records.write(MountRecord(path, os.getpid(), "", ended=True, unsent=kept))
     for u in unsent:
         why = f" ({u.reason})" if u.reason else ""
         click.echo(f"vfsmount: not on the server: {u.name}{why}; kept in {u.kept_at}", err=True)
     click.echo("vfsmount: the next mount with this state directory goes on with them", err=True)
     return UNSENT
+
+
+def _socket_path() -> Path | None:
+    """Where the mount answers `vfsmount status` and the like; it is of use without, too."""
+    try:
+        return places.socket_path()
+    except ConfigError as e:
+        log.event(_log, logging.WARNING, "control.unavailable", error=str(e))
+        return None
 
 
 def _leave_no_core() -> None:

@@ -13,23 +13,25 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyfuse3
 import trio
 
+from vfsmount import places
 from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
 from vfsmount.config import ApiSettings
-from vfsmount.errors import MountError, VfsError
+from vfsmount.errors import ConfigError, MountError, VfsError
 from vfsmount.fuse import device
 from vfsmount.fuse.ops import Operations
 from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
+from vfsmount.vfs.control import Control
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.filesystem import Filesystem
 from vfsmount.vfs.policy import MountPolicy
@@ -48,6 +50,7 @@ class MountSpec:
     Attributes:
         mountpoint: an existing directory, real path.
         state_dir: where staging files and unsent content live.
+        socket: where questions are answered (vfs.control); None: nowhere.
     """
 
     mountpoint: str
@@ -55,6 +58,7 @@ class MountSpec:
     policy: MountPolicy
     kernel: device.KernelOptions
     state_dir: Path = field(default_factory=Path)
+    socket: Path | None = None
 
 
 class Notifier:
@@ -162,14 +166,41 @@ async def _serve(
             device.unmount(spec.mountpoint, lazy=True)
             raise
         event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint)
-        with notifier.running():
-            await _answer_requests(spec.mountpoint, ready)
-        pyfuse3.close(unmount=False)
-        unsent = await fs.drain()
+        async with _answering_questions(fs, spec) as control:
+            with notifier.running():
+                await _answer_requests(spec.mountpoint, ready)
+            pyfuse3.close(unmount=False)
+            control.drain_begins()
+            unsent = await fs.drain()
         event(_log, logging.INFO, "mount.ended", mountpoint=spec.mountpoint, unsent=len(unsent))
         nursery.cancel_scope.cancel()
     await fs.close()
     return unsent
+
+
+@asynccontextmanager
+async def _answering_questions(fs: Filesystem, spec: MountSpec) -> AsyncIterator[Control]:
+    """Serve the control socket while the body runs; a mount without one is a mount all the same."""
+    control = Control(fs, spec.mountpoint)
+    try:
+        listening = places.listen_private(spec.socket) if spec.socket else None
+    except ConfigError as e:
+        event(_log, logging.WARNING, "control.unavailable", error=str(e))
+        listening = None
+    if listening is None or spec.socket is None:
+        yield control
+        return
+    listening.setblocking(False)
+    try:
+        async with trio.open_nursery() as nursery:
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+            nursery.start_soon(control.run, listener)
+            yield control
+            await control.end()
+            nursery.cancel_scope.cancel()
+    finally:
+        listening.close()
+        spec.socket.unlink(missing_ok=True)
 
 
 async def _attach(fd: int, operations: Operations) -> None:

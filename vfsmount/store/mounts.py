@@ -17,6 +17,7 @@ class MountRecord(msgspec.Struct, frozen=True):
         started: the daemon's start time as in /proc/PID/stat, so that a reused pid is not taken for it.
         ended: the daemon has finished.
         unsent: (name, where it is kept) of what could not be sent.
+        socket: where it answers questions (vfs.control); "": it does not.
     """
 
     mountpoint: str
@@ -24,6 +25,7 @@ class MountRecord(msgspec.Struct, frozen=True):
     started: str
     ended: bool = False
     unsent: tuple[tuple[str, str], ...] = ()
+    socket: str = ""
 
 
 def start_time(pid: int) -> str:
@@ -51,20 +53,36 @@ class MountRecords:
         target = self._file(record.mountpoint)
         temporary = target.with_suffix(f".{os.getpid()}")
         unsent = tuple((_text(name), _text(kept_at)) for name, kept_at in record.unsent)
-        told = msgspec.structs.replace(record, mountpoint=_text(record.mountpoint), unsent=unsent)
+        told = msgspec.structs.replace(
+            record, mountpoint=_text(record.mountpoint), unsent=unsent, socket=_text(record.socket)
+        )
         temporary.write_bytes(msgspec.json.encode(told))
         temporary.replace(target)
 
     def read(self, mountpoint: str) -> MountRecord | None:
         """The record of a mountpoint, None where there is none that can be read."""
-        try:
-            return msgspec.json.decode(self._file(mountpoint).read_bytes(), type=MountRecord)
-        except (OSError, msgspec.DecodeError):
-            return None
+        return _read(self._file(mountpoint))
+
+    def read_all(self) -> list[MountRecord]:
+        """All records, by mountpoint; their mountpoints are spelt out for a human."""
+        found = [record for file in self._dir.glob("*.json") if (record := _read(file)) is not None]
+        return sorted(found, key=lambda record: record.mountpoint)
+
+    def is_of(self, mountpoint: str, pid: int) -> bool:
+        """Whether the record is of this daemon. While one sends what is left, another may have mounted."""
+        record = self.read(mountpoint)
+        return record is not None and record.pid == pid
 
     def remove(self, mountpoint: str) -> None:
         """Forget a mountpoint."""
         self._file(mountpoint).unlink(missing_ok=True)
+
+
+def _read(file: Path) -> MountRecord | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=MountRecord)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def _text(path: str) -> str:

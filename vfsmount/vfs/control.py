@@ -1,0 +1,235 @@
+"""The control socket: what other processes of the same user may ask a running mount.
+
+A Unix stream socket that only its user can reach. A connection carries one request, a JSON object on
+one line of at most `MAX_REQUEST` bytes, and then the answer: one or more JSON objects, a line each,
+after which the mount closes. A client that closes first takes its request back. Every answer may be
+``{"error": SENTENCE}``. Lines are ASCII; bytes that are not UTF-8 are lone surrogates in requests, as
+Python's `os.fsdecode` makes them, and spelt ``\\xff`` in answers.
+
+``{"op": "status", "limit": 20}``
+    One line, see `_status`; its lists hold at most `limit` entries.
+``{"op": "wait", "paths": ["data/run1"]}``
+    Paths below the mountpoint; none: everything. Waits for what was acknowledged when the request came.
+    First and then at least every `BEAT_S` seconds a line ``{"left_files": 3, "left_bytes": 4096}``; at
+    the end ``{"done": true}``, or ``{"failed": [{"name": …, "reason": …}], "left_files": …,
+    "left_bytes": …}`` when something is refused, or the mount ends before all is sent.
+
+The socket answers from the moment the mount does until everything is sent at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import trio
+
+from vfsmount import __version__
+from vfsmount.errors import InvalidRequest, VfsError
+from vfsmount.log import event
+from vfsmount.vfs.barrier import Barrier
+from vfsmount.vfs.filesystem import Filesystem
+
+_log = logging.getLogger("vfsmount.vfs.control")
+
+MAX_REQUEST = 1 << 20  # some thousand paths
+MAX_LISTED = 1000
+BEAT_S = 1.0  # so that a client can tell a long wait from a daemon that hangs
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+_PATIENCE_S = 10.0  # with a client that neither asks nor reads
+_GOODBYE_S = 2.0  # for the last answers when the mount ends
+
+Answer = dict[str, Any]
+
+
+class Request(msgspec.Struct):
+    """One request; see the module."""
+
+    op: str
+    paths: list[str] = []
+    limit: int = 20
+
+
+class Control:
+    """Answers requests about one `Filesystem`."""
+
+    def __init__(self, fs: Filesystem, mountpoint: str) -> None:
+        self._fs = fs
+        self._mountpoint = mountpoint
+        self._since = trio.current_time()
+        self._draining = False
+        self._ended = trio.Event()
+        self._idle = trio.Event()
+
+    def drain_begins(self) -> None:
+        """The mount is gone from the tree; what is left is being sent."""
+        self._draining = True
+
+    async def end(self) -> None:
+        """Answer who still waits, and stop."""
+        self._ended.set()
+        with trio.move_on_after(_GOODBYE_S):
+            await self._idle.wait()
+
+    async def run(self, listener: trio.SocketListener) -> None:
+        """Answer clients, several at a time, until `end`. A failure ends the service, never the mount."""
+        try:
+            async with trio.open_nursery() as clients, trio.open_nursery() as accepting:
+                accepting.start_soon(self._accept, listener, clients)
+                await self._ended.wait()
+                accepting.cancel_scope.cancel()
+        except Exception:
+            _log.exception("control.bug")
+        finally:
+            self._idle.set()
+
+    async def _accept(self, listener: trio.SocketListener, clients: trio.Nursery) -> None:
+        await trio.serve_listeners(self._serve, [listener], handler_nursery=clients)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        try:
+            async with stream:
+                await self._answer(stream)
+        except* _GONE:
+            event(_log, logging.DEBUG, "control.client_gone")
+        except* Exception:
+            _log.exception("control.bug")
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        async with trio.open_nursery() as nursery:
+            try:
+                request = await _read_request(stream)
+                nursery.start_soon(_cancel_when_gone, stream, nursery.cancel_scope)
+                await self._carry_out(request, stream)
+            except VfsError as e:
+                await _send(stream, {"error": str(e)})
+            nursery.cancel_scope.cancel()
+
+    async def _carry_out(self, request: Request, stream: trio.SocketStream) -> None:
+        match request.op:
+            case "status":
+                await _send(stream, await self._status(request.limit))
+            case "wait":
+                await self._wait(self._fs.barrier(map(_bytes, request.paths)), stream)
+            case _:
+                raise InvalidRequest(f"this mount knows no request {request.op!r}; is it of another version?")
+
+    # --- status --------------------------------------------------------------------------------
+
+    async def _status(self, limit: int) -> Answer:
+        """Everything `vfsmount status` shows. Sizes are bytes; times seconds, `at` since the epoch."""
+        status = await self._fs.status()
+        limit = max(0, min(limit, MAX_LISTED))
+        return {
+            "mountpoint": _text(self._mountpoint),
+            "pid": os.getpid(),
+            "version": __version__,
+            "uptime_s": trio.current_time() - self._since,
+            "draining": self._draining,
+            "unsent_files": len(status.unsent),
+            "unsent_bytes": status.unsent_bytes,
+            "oldest_s": status.oldest_s,
+            "unsent": [
+                {
+                    "name": _text(f.name),
+                    "size": f.size,
+                    "state": f.state,
+                    "age_s": f.age_s,
+                    "reason": _text(f.reason),
+                    "kept_at": _text(f.kept_at),
+                }
+                for f in status.unsent[:limit]
+            ],
+            "removals_pending": len(status.removals),
+            "removals": [_text(name) for name in status.removals[:limit]],
+            "conflicts": [
+                {"path": _text(path), "kept_as": _text(kept_as), "at": at}
+                for path, kept_as, at in status.conflicts[:limit]
+            ],
+            "partial": [_text(name) for name in status.partial[:limit]],
+            "local_only": status.local_only,
+            "staging_used": status.staging_used,
+            "staging_limit": status.staging_limit,
+            "calls_left": status.calls_left,
+        }
+
+    # --- wait ----------------------------------------------------------------------------------
+
+    async def _wait(self, barrier: Barrier, stream: trio.SocketStream) -> None:
+        failed: VfsError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_report, barrier, stream)
+            nursery.start_soon(_cancel_after, self._ended, nursery.cancel_scope)
+            try:
+                await barrier.run()
+            except VfsError as e:
+                failed = e
+            nursery.cancel_scope.cancel()
+        files, size = barrier.left
+        if not files and failed is None:
+            await _send(stream, {"done": True})
+            return
+        refused = [{"name": _text(r.name), "reason": _text(r.reason)} for r in barrier.refused]
+        if failed is not None and not refused:
+            refused = [{"name": "", "reason": _text(str(failed))}]
+        await _send(stream, {"failed": refused, "left_files": files, "left_bytes": size})
+
+
+async def _report(barrier: Barrier, stream: trio.SocketStream) -> None:
+    while True:
+        files, size = barrier.left
+        await _send(stream, {"left_files": files, "left_bytes": size})
+        await trio.sleep(BEAT_S / 2)
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def _cancel_when_gone(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    with suppress(trio.BrokenResourceError):
+        while await stream.receive_some(4096):
+            pass  # one request a connection: what comes after it has no meaning
+    scope.cancel()
+
+
+async def _read_request(stream: trio.SocketStream) -> Request:
+    line = bytearray()
+    with trio.fail_after(_PATIENCE_S):
+        while b"\n" not in line:
+            piece = await stream.receive_some(65536)
+            if not piece:
+                raise trio.ClosedResourceError("nothing was asked")
+            line += piece
+            if len(line) > MAX_REQUEST:
+                raise InvalidRequest(f"a request is one line of at most {MAX_REQUEST} bytes")
+    try:
+        # json, where msgspec would refuse the surrogates that stand for odd bytes of names.
+        return msgspec.convert(json.loads(line.partition(b"\n")[0]), type=Request)
+    except (ValueError, RecursionError, msgspec.ValidationError) as e:
+        raise InvalidRequest(f"not a request: {e}") from e
+
+
+async def _send(stream: trio.SocketStream, answer: Answer) -> None:
+    with trio.fail_after(_PATIENCE_S):
+        await stream.send_all(json.dumps(answer).encode() + b"\n")
+
+
+def _text(name: str) -> str:
+    """A name as any JSON reader can hold it; bytes that are not UTF-8 are spelt out."""
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return name.encode("ascii", "backslashreplace").decode()
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError as e:
+        raise InvalidRequest("a path that no file can have") from e
