@@ -18,6 +18,8 @@ from vfsmount.cli.exit_codes import exit_code
 COMMANDS = {
     "mount": ("vfsmount.cli.mount", "Mount every accessible vfolder (the default command)."),
     "umount": ("vfsmount.cli.umount", "Unmount and wait until everything is on the server."),
+    "status": ("vfsmount.cli.status", "Show what is not on the server yet, errors and conflicts."),
+    "wait": ("vfsmount.cli.wait", "Wait until what was written is on the server."),
     "login": ("vfsmount.cli.login", "Log in through a webserver (session mode)."),
     "logout": ("vfsmount.cli.logout", "Forget the session-mode login."),
     "config": ("vfsmount.cli.config_cmd", "Show the settings in force, secrets masked."),
