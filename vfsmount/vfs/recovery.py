@@ -234,9 +234,10 @@ class Recoverer:
         detail = row.detail
         if detail.session is None:
             return
-        if detail.upload == detail.content:
-            content, change = staged.content.hold(), 2
-        elif (self._area.base / detail.upload).exists():
+        if detail.upload == detail.content and detail.upload_size <= staged.content.size:
+            # The first part of a file that was appended to afterwards is an older version of it.
+            content, change = staged.content.hold(), 2 if detail.upload_size == detail.size else 1
+        elif detail.upload != detail.content and (self._area.base / detail.upload).exists():
             whole = Extents([(0, detail.upload_size)])
             content = self._area.adopt(detail.upload, detail.upload_size, whole, 0, sealed=True)
             change = 1

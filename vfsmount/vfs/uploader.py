@@ -251,8 +251,12 @@ class Uploader:
         """Freeze what is to be sent: an unfinished session's content, or the newest acknowledged."""
         if staged.session_content is not None:
             content, size, change = staged.session_content, staged.session_size, staged.session_change
-        elif staged.acked_content is not None and staged.acked_content is not staged.content:
-            assert staged.detail is not None
+        elif (
+            staged.detail is not None
+            and staged.acked_content is not None
+            and (staged.detail.sealed or staged.acked_content is not staged.content)
+        ):
+            # What was closed, and not what somebody writes after it and has not closed yet.
             content, size, change = staged.acked_content, staged.detail.size, staged.acked
         else:
             content, size, change = staged.content, staged.content.size, staged.change
