@@ -451,7 +451,8 @@ class Uploader:
             tries = {n: staged_of(n).tries for n in self.unsent}
             self._line.hurry()
             self._queue.wake()
-            while left := [n for n in self.unsent if not self._hopeless(n, tries)]:
+            # One whose file has just arrived is still to be written down as sent.
+            while (left := [n for n in self.unsent if not self._hopeless(n, tries)]) or self._running:
                 tried = self._tried
                 for node in left:
                     tries.setdefault(node, staged_of(node).tries)
