@@ -368,9 +368,10 @@ class Namespace:
     async def _move_recorded(
         self, parent: Node, node: Node, target: Node | None, new_parent: Node, new_name: bytes, move: Move
     ) -> Move:
-        """Move what the server has; where unsent files are below, a next mount can tell whether it did."""
+        """Move what the server has; where unsent files are below or in the way, a next mount can tell
+        whether it did."""
         below = any(n.staged is not None for n in self._inodes.subtree(node))
-        if below:
+        if below or (target is not None and target.staged is not None):
             move = replace_field(move, id=await self._rows.begin_move(self._recorder.mount, move))
         try:
             with self._unknown_if_lost(parent, new_parent):
@@ -382,7 +383,7 @@ class Namespace:
                     # It had not arrived: the replaced file is still there, until we send ours.
                     await self._recorder.rebased(staged_of(node), version_of(target) if target else None)
         except BaseException:
-            if below:
+            if move.id:
                 with trio.CancelScope(shield=True):
                     await self._rows.end_move(self._recorder.mount, move, happened=False)
             raise
