@@ -18,9 +18,15 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def mounted(site: Site, folder: Path, tmp_path: Path) -> Iterator[Mounted]:
+def options() -> list[str]:
+    """Of the mount; a test may name others."""
+    return []
+
+
+@pytest.fixture
+def mounted(site: Site, folder: Path, tmp_path: Path, options: list[str]) -> Iterator[Mounted]:
     """A mount of the test's own, which may come and go; `folder` shows there too."""
-    with Mounted(tmp_path, site.env, "--dir-ttl", "1", "--attr-ttl", "0.5") as mounted:
+    with Mounted(tmp_path, site.env, "--dir-ttl", "1", "--attr-ttl", "0.5", *options) as mounted:
         yield mounted
     assert not mounted.warnings()
 
@@ -80,7 +86,7 @@ def test_random_operations(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [101])
+@pytest.mark.parametrize(("options", "seed"), [([], 101), (["--sync"], 102)], ids=["behind", "sync"])
 def test_a_hundred_thousand_random_operations(
     site: Site, mounted: Mounted, folder: Path, disk: Path, tmp_path: Path, seed: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""Small programs on a real mount, and one large tree; test_everyday_*.py has the longer stories."""
+"""Small programs on a real mount, and one large tree; everyday/ has the longer stories."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.compare import run_in, same_on_both, same_tree, tree
 from tests.support.mounting import run
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
