@@ -51,6 +51,7 @@ class Content:
         self._holds = 1  # who needs the file: its user, an upload, a row
         self._in_use = 0  # calls under way in threads: the descriptor stays until they are back
         self._resting = False
+        self._abandoned = False
         self._opening = threading.Lock()
 
     @property
@@ -92,7 +93,7 @@ class Content:
     def release(self) -> None:
         """One less needs it; the last one deletes the file. Calls under way still get their bytes."""
         self._holds -= 1
-        if not self._holds:
+        if not self._holds and not self._abandoned:
             syscalls.boundary()
             self.path.unlink(missing_ok=True)
             self._area.account(-self.written.total)
@@ -100,8 +101,8 @@ class Content:
 
     def abandon(self) -> None:
         """Let go of the descriptor; the file stays for the next mount."""
-        self._holds = 0
-        self._close_if_unused()
+        self._abandoned = True
+        self.rest()
 
     def rest(self) -> None:
         """Nobody writes to it for now: it takes no descriptor but while it is read."""
@@ -114,12 +115,15 @@ class Content:
             self._fd = -1
 
     async def _with_fd(self, work: Callable[[int], T]) -> T:
+        # Held, because the file has to have its name when it is opened, whoever lets go meanwhile.
+        self.hold()
         self._in_use += 1
         try:
             return await in_thread(lambda: work(self._opened()))
         finally:
             self._in_use -= 1
             self._close_if_unused()
+            self.release()
 
     def _opened(self) -> int:
         with self._opening:
