@@ -90,8 +90,8 @@ def test_random_operations(
 def test_a_hundred_thousand_random_operations(
     site: Site, mounted: Mounted, folder: Path, disk: Path, tmp_path: Path, seed: int
 ) -> None:
-    if site.embedded is None:
-        pytest.skip("would take hours of a real manager's calls")
+    if site.embedded is None or site.embedded.dialect != "23.09":
+        pytest.skip("minutes of the same: what is random here happens in front of any server")
     exercise(mounted, mounted.path / folder.name, 100_000, files=3, seed=seed, expected=tmp_path / "expected")
     end_is_as_expected(mounted, folder, disk, tmp_path / "expected")
 
