@@ -445,11 +445,13 @@ class Uploader:
         A server that falls silent is waited for once, not once for each file.
         """
         with trio.move_on_after(timeout_s):
+            # What failed before says nothing about now.
+            self._line = Schedule()
             for node in self.unsent:
+                staged_of(node).error = None
                 staged_of(node).schedule.hurry()
                 self._queue.put(node, trio.current_time())
             tries = {n: staged_of(n).tries for n in self.unsent}
-            self._line.hurry()
             self._queue.wake()
             # One whose file has just arrived is still to be written down as sent.
             while (left := [n for n in self.unsent if not self._hopeless(n, tries)]) or self._running:
