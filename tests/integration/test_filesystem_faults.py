@@ -355,6 +355,19 @@ async def test_drain_sends_what_it_can_and_the_next_mount_the_rest(both: Embedde
     assert list((tmp_path / "staging").iterdir()) == []
 
 
+async def test_drain_after_an_outage_sends_everything(both: Embedded, tmp_path: Path) -> None:
+    """What failed while the server was away says nothing about now."""
+    name, folder = fresh(both)
+    async with serving(both, tmp_path, sync=False, retry_first_s=0.01) as d:
+        order(both, "reset", "/folders/*/request-upload", times=None)
+        for n in ("a", "b", "c"):
+            await d.write(f"{name}/{n}", n.encode())
+        await until(lambda: d.fs._uploader._line.failures > 3)
+        both.clear_faults()
+        assert await d.fs.drain() == []
+    assert contents(both.folder_dir(folder)) == {"a": b"a", "b": b"b", "c": b"c"}
+
+
 async def test_drain_waits_for_a_silent_server_once_not_once_per_file(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
     async with serving(both, tmp_path, deadline_s=1.0) as d:
