@@ -25,7 +25,7 @@ from vfsmount.vfs.conflicts import Conflicts
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
-from vfsmount.vfs.staged import staged_of, version_of
+from vfsmount.vfs.staged import version_of
 
 _log = logging.getLogger("vfsmount.vfs.settling")
 
@@ -147,7 +147,7 @@ class Settling:
     async def _is_lost(self, node: Node, watched: _Watched) -> bool:
         asked_at = trio.current_time()
         await self._gate.settled(node)
-        if node.unlinked or version_of(node) != watched.version or _is_sent_anew(node):
+        if node.unlinked or version_of(node) != watched.version:
             return False  # ours since, or known to be another's on purpose
         path = remote_path(node)
         try:
@@ -155,8 +155,6 @@ class Settling:
         except (NotFound, IsADirectory):
             return False  # removed, on purpose
         if found is None or node.unlinked or remote_path(node) != path or version_of(node) != watched.version:
-            return False
-        if _is_sent_anew(node):
             return False
         self._metadata.confirm(node, found, asked_at)  # tells `replaced`, which has it looked at again
         return True
@@ -166,12 +164,3 @@ class Settling:
         for watched in self._watched.values():
             if watched.content is not None:
                 watched.content.abandon()
-
-
-def _is_sent_anew(node: Node) -> bool:
-    """Whether something newer of ours is on its way, so that what is found may be ours: its own look at
-    the target, before it takes the place, tells whose version is there."""
-    if node.staged is None:
-        return False
-    staged = staged_of(node)
-    return staged.upload is not None or staged.may_be_there
