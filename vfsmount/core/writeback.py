@@ -29,12 +29,14 @@ class Schedule:
         interval_s: rest before the next sending; grows while the file keeps changing.
         failures: in a row.
         not_before: when the next try may begin.
+        refused_at: when the server refused it; inf: the last try did not end so.
         hurried: somebody waits for it, so it goes at once.
     """
 
     interval_s: float = 0.0
     failures: int = 0
     not_before: float = float("-inf")
+    refused_at: float = float("inf")
     sent_at: float = float("-inf")
     hurried: bool = False
 
@@ -60,7 +62,13 @@ class Schedule:
         wait_s = min(MAX_RETRY_S, first_s * 2.0 ** min(self.failures, 20)) if retryable else REFUSED_RETRY_S
         self.failures += 1
         self.not_before = now + wait_s
+        self.refused_at = float("inf") if retryable else now
         return self.not_before
+
+    def changed(self) -> None:
+        """There is newer content. What was refused of the older may be accepted now: a retry comes sooner."""
+        wait_s = min(MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** min(max(0, self.failures - 1), 20))
+        self.not_before = min(self.not_before, self.refused_at + wait_s)
 
     def hurry(self) -> None:
         """Somebody waits for it: no rest, and the next try at once."""

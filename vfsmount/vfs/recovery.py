@@ -206,6 +206,10 @@ class Recoverer:
             self._report.left += 1
             return
         detail, base = row.detail, row.detail.base
+        if detail.boot != self._boot:
+            # On the disk before the machine was restarted; the new row has another number to tell it by.
+            detail = replace(detail, boot=self._boot, durable=True)
+            await self._rows.update(row.id, detail)
         if name in parent.entries:  # another dead mount had content for it too
             name = conflict_name(name, self._policy.host, time.time(), parent.entries)
             base = None

@@ -332,8 +332,10 @@ class Uploader:
             self._settling.watch(node, staged.row_id, detail, kept, version)
 
     async def _not_sent(self, node: Node, staged: StagedFile, e: VfsError) -> None:
-        if isinstance(e, RemoteUnavailable) and not e.status:
-            self._line.failed(trio.current_time(), retryable=True, first_s=self._policy.retry_first_s)
+        now = trio.current_time()
+        # Uploads that one cut ends together are one failure.
+        if isinstance(e, RemoteUnavailable) and not e.status and self._line.not_before <= now:
+            self._line.failed(now, retryable=True, first_s=self._policy.retry_first_s)
         passing = isinstance(e, LocalIOError | UploadFailed) or (
             isinstance(e, RemoteError) and e.status >= 500
         )

@@ -325,8 +325,15 @@ class Writer:
                     await self._fetch_rest(node, pulse)
                 finally:
                     if not node.unlinked:
-                        await self._recorder.acknowledge(node, durable=False, sealed=node.writers <= 1)
+                        await self._acknowledge(node, durable=False, sealed=node.writers <= 1)
                         self._recorded(node)
+
+    async def _acknowledge(self, node: Node, *, durable: bool, sealed: bool) -> None:
+        staged = staged_of(node)
+        before = staged.acked
+        await self._recorder.acknowledge(node, durable=durable, sealed=sealed)
+        if staged.acked != before:
+            staged.schedule.changed()
 
     async def _fetch_rest(self, node: Node, pulse: Pulse) -> None:
         staged = staged_of(node)
@@ -342,7 +349,7 @@ class Writer:
             return
         async with self._exclusion.settled(node):
             if node.staged is not None and staged_of(node).dirty:
-                await self._recorder.acknowledge(node, durable=True, sealed=False)
+                await self._acknowledge(node, durable=True, sealed=False)
         self._recorded(node)
 
     @staticmethod
