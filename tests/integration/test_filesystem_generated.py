@@ -227,6 +227,8 @@ class World:
         target = self.disk / path
         if not target.parent.is_dir():
             return
+        # What comes directly after ours cannot be told from what was sent unknowingly: a conflict.
+        await until(lambda: not self.d.fs._settling._watched)
         what = self.rng.choice(["put", "remove", "mkdir"])
         self.story.append(f"somebody: {what} {path!r}")
         if what == "put" and self.tree.get(path, b"") is not None:
