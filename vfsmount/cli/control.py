@@ -18,6 +18,8 @@ from vfsmount.store.mounts import MountRecord, MountRecords, is_alive
 
 # The daemon says something at least every second while it lives (`vfs.control.BEAT_S`).
 SILENCE_S = 20.0
+# However short the time given: who asks wants to know what is there now.
+_LEAST_S = 0.25
 
 Answer = dict[str, Any]
 
@@ -27,16 +29,23 @@ def live_mounts(state_dir: Path) -> list[MountRecord]:
     return [r for r in MountRecords(state_dir).read_all() if is_alive(r)]
 
 
-def mount_of(path: str, mounts: list[MountRecord]) -> tuple[MountRecord, str] | None:
-    """The mount a path lies on, and the path below its mountpoint; None: it lies on none of these.
+def mount_of(path: str, state_dir: Path) -> tuple[MountRecord, str] | None:
+    """The running mount a path lies on, and the path below its mountpoint; None: it lies on none.
 
-    The path's own last component may not exist, and is not followed where it is a link.
+    The path need not exist.
     """
     parent, name = os.path.split(os.path.abspath(path))
-    full = os.path.join(os.path.realpath(parent), name) if name else os.path.realpath(parent)
-    for record in sorted(mounts, key=lambda r: -len(r.mountpoint)):
-        if full == record.mountpoint or full.startswith(record.mountpoint + "/"):
-            return record, full[len(record.mountpoint) :].strip("/")
+    full = os.path.join(os.path.realpath(parent), name)
+    # The mountpoint itself is not touched: a mount that hangs would hang us. A link is followed.
+    return _mount_above(full, state_dir) or _mount_above(os.path.realpath(path), state_dir)
+
+
+def _mount_above(full: str, state_dir: Path) -> tuple[MountRecord, str] | None:
+    records = MountRecords(state_dir)
+    for above in (Path(full), *Path(full).parents):
+        record = records.read(str(above))
+        if record is not None and is_alive(record):
+            return record, full[len(str(above)) :].strip("/")
     return None
 
 
@@ -47,7 +56,7 @@ def ask(record: MountRecord, request: Answer, deadline: float | None = None) -> 
         deadline: of `time.monotonic`; None: as long as the mount says anything.
 
     Raises:
-        MountError: it cannot be asked, says nothing, or refuses the question.
+        MountError: it cannot be asked, says nothing or no more, or refuses the question.
         TimeoutError: the deadline has come.
     """
     if not record.socket:
@@ -56,19 +65,16 @@ def ask(record: MountRecord, request: Answer, deadline: float | None = None) -> 
         connection = places.connect_private(Path(record.socket), SILENCE_S)
     except OSError as e:
         raise MountError(f"the mount on {record.mountpoint} does not answer: {e.strerror or e}") from e
+    if deadline is not None:
+        deadline = max(deadline, time.monotonic() + _LEAST_S)
     with connection, connection.makefile("rb") as lines:
         try:
             connection.sendall(json.dumps(request).encode() + b"\n")
             while True:
                 if deadline is not None:
-                    left_s = deadline - time.monotonic()
-                    if left_s <= 0:
-                        raise TimeoutError
-                    connection.settimeout(min(SILENCE_S, left_s))
-                line = lines.readline()
-                if not line:
-                    return
-                answer = json.loads(line)
+                    # Never 0, which would mean not to wait for what is there already.
+                    connection.settimeout(min(SILENCE_S, max(0.001, deadline - time.monotonic())))
+                answer = json.loads(lines.readline())
                 if "error" in answer:
                     raise MountError(f"{record.mountpoint}: {answer['error']}")
                 yield answer
@@ -76,5 +82,10 @@ def ask(record: MountRecord, request: Answer, deadline: float | None = None) -> 
             if deadline is not None and time.monotonic() >= deadline:
                 raise
             raise MountError(f"the mount on {record.mountpoint} has fallen silent") from None
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError) as e:  # ValueError: half a line, or none
             raise MountError(f"the mount on {record.mountpoint} ended in the middle of its answer") from e
+
+
+def printable(text: str) -> str:
+    """Names and reasons come from servers and programs: nothing in them is to steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -10,6 +10,8 @@ from vfsmount import places
 from vfsmount.cli.exit_codes import OK, UNSENT
 from vfsmount.errors import MountError
 
+_NAMED = 20
+
 
 @click.command("umount")
 @click.argument("mountpoint", type=click.Path())
@@ -29,6 +31,7 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
     """
     from pathlib import Path
 
+    from vfsmount.cli.control import printable
     from vfsmount.fuse.device import unmount
     from vfsmount.fuse.mountpoint import FS_TYPE, mounted_type, real_path
     from vfsmount.store.mounts import MountRecords, is_alive
@@ -52,6 +55,10 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
     records.remove(path)
     if record is None or not record.unsent:
         return OK
-    for name, kept_at in record.unsent:
-        click.echo(f"vfsmount: not on the server: {name}; kept in {kept_at}", err=True)
+    for name, kept_at in record.unsent[:_NAMED]:
+        click.echo(f"vfsmount: not on the server: {printable(name)}; kept in {printable(kept_at)}", err=True)
+    if len(record.unsent) > _NAMED:
+        more = len(record.unsent) - _NAMED
+        click.echo(f"vfsmount: and {more} more; 'vfsmount status' names them", err=True)
+    click.echo("vfsmount: the next mount with this state directory goes on with them", err=True)
     return UNSENT

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,9 +20,10 @@ from vfsmount.cli.exit_codes import OK, UNSENT
 from vfsmount.errors import MountError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from vfsmount.store.mounts import MountRecord
+
+_WAIT_ATTRIBUTE = "user.vfsmount.wait"
+_NO_ANSWER = {errno.ENOTCONN, errno.ECONNABORTED}  # of a mount whose daemon died
 
 
 @click.command("wait")
@@ -34,84 +40,144 @@ def command(paths: tuple[str, ...], timeout: float | None, state_dir: Path | Non
 
     state = (state_dir or places.state_dir()).absolute()
     deadline = None if timeout is None else time.monotonic() + timeout
-    mounts = live_mounts(state)
-    wanted, elsewhere = _sort_out(paths, mounts)
+    if paths:
+        barriers, elsewhere = _sort_out(paths, state)
+    else:
+        barriers, elsewhere = [_Barrier(record, []) for record in live_mounts(state)], []
+    code = _wait_for(barriers, deadline)
     for path in elsewhere:
-        _wait_in_band(path)
-    codes = [_wait(record, below, deadline) for record, below in wanted]
-    return max(codes, default=OK)
+        code = max(code, _wait_in_band(path, deadline))
+    return code if paths else max(code, _left_behind(state))
 
 
-def _sort_out(
-    paths: tuple[str, ...], mounts: list[MountRecord]
-) -> tuple[list[tuple[MountRecord, list[str]]], list[str]]:
+@dataclass(slots=True)
+class _Barrier:
+    """What is waited for on one mount.
+
+    Attributes:
+        below: paths below its mountpoint; none: all of it.
+        left: (files, bytes) as last heard; None: nothing was heard yet.
+    """
+
+    record: MountRecord
+    below: list[str]
+    left: tuple[int, int] | None = None
+
+    def run(self, deadline: float | None) -> Iterator[int | None]:
+        """None whenever there is news in `left`; at last the exit status, with the reason told."""
+        from vfsmount.cli.control import ask
+
+        paths = [] if "" in self.below else self.below
+        try:
+            for answer in ask(self.record, {"op": "wait", "paths": paths}, deadline):
+                if answer.get("done"):
+                    yield OK
+                    return
+                self.left = answer["left_files"], answer["left_bytes"]
+                if "failed" in answer:
+                    yield self._failed(answer["failed"], self.left[0])
+                    return
+                yield None
+        except TimeoutError:
+            left = "it has not answered" if self.left is None else f"{_left(*self.left)} not on the server"
+            _say(f"{self.record.mountpoint}: time is up: {left}")
+            yield UNSENT
+
+    def _failed(self, failed: list[dict[str, Any]], files: int) -> int:
+        mountpoint = self.record.mountpoint
+        for f in failed:
+            _say(f"not on the server: {os.path.join(mountpoint, f['name']).rstrip('/')} ({f['reason']})")
+        if not failed:
+            left = "1 file" if files == 1 else f"{files} files"
+            _say(f"the mount on {mountpoint} ended with {left} unsent; the next one goes on with them")
+        return UNSENT
+
+
+def _wait_for(barriers: list[_Barrier], deadline: float | None) -> int:
+    """Ask all mounts, then listen to them by turns: each says something twice a second."""
+    codes, error = [OK], None
+    with ExitStack() as stack:
+        show = _Bar(stack)
+        running = [(b, b.run(deadline)) for b in barriers]
+        while running:
+            for barrier, news in list(running):
+                try:
+                    code = next(news)
+                except MountError as e:  # the others are waited for all the same
+                    error, code = e, UNSENT
+                if code is not None:
+                    codes.append(code)
+                    running.remove((barrier, news))
+            show.left([b.left for b, _ in running if b.left is not None])
+    if error is not None:
+        raise error
+    return max(codes)
+
+
+def _sort_out(paths: tuple[str, ...], state: Path) -> tuple[list[_Barrier], list[str]]:
     """Paths by mount, and those on mounts whose records are not here (in a container, say)."""
     from vfsmount.cli.control import mount_of
     from vfsmount.fuse.mountpoint import FS_TYPE, mounted_type
 
-    if not paths:
-        return [(record, []) for record in mounts], []
-    by_mount: dict[str, tuple[MountRecord, list[str]]] = {}
+    by_mount: dict[str, _Barrier] = {}
     elsewhere = []
     for path in paths:
-        found = mount_of(path, mounts)
+        found = mount_of(path, state)
         if found is not None:
-            by_mount.setdefault(found[0].mountpoint, (found[0], []))[1].append(found[1])
-        elif any(
-            mounted_type(str(p)) == FS_TYPE for p in (Path(path).absolute(), *Path(path).absolute().parents)
-        ):
-            elsewhere.append(path)
-        else:
+            record, below = found
+            by_mount.setdefault(record.mountpoint, _Barrier(record, [])).below.append(below)
+            continue
+        full = Path(os.path.realpath(path))
+        kinds = (mounted_type(str(p)) for p in (full, *full.parents))
+        if next((k for k in kinds if k is not None), None) != FS_TYPE:
             raise MountError(f"{path} is not on a running mount; if it is on one, give its --state-dir")
+        elsewhere.append(path)
     return list(by_mount.values()), elsewhere
 
 
-def _upwards(path: str) -> list[Path]:
-    full = Path(os.path.abspath(path))
-    return [full, *full.parents]
+def _wait_in_band(path: str, deadline: float | None) -> int:
+    """As a program without our records may: the mount answers the attribute when it is done.
 
-
-def _wait_in_band(path: str) -> None:
-    """As a program without our records may: the mount answers the attribute when it is done."""
+    In a process of its own, because ours could not be ended while it waits.
+    """
+    code = "import os,sys\ntry: os.setxattr(*sys.argv[1:], b'1')\nexcept OSError as e: sys.exit(e.errno)"
+    command = [sys.executable, "-S", "-c", code, path, _WAIT_ATTRIBUTE]
+    left_s = None if deadline is None else max(0.25, deadline - time.monotonic())
     try:
-        os.setxattr(path, "user.vfsmount.wait", b"1")
-    except OSError as e:
-        raise MountError(f"{path}: not on the server: {e.strerror}") from e
+        number = subprocess.run(command, timeout=left_s, check=False).returncode
+    except subprocess.TimeoutExpired:
+        _say(f"{path}: time is up; it is not on the server")
+        return UNSENT
+    if number in _NO_ANSWER:
+        raise MountError(f"the mount that {path} is on has died; mount again to send what is left")
+    if number == errno.ENOENT:
+        raise MountError(f"{path} does not exist")
+    if number:
+        _say(f"not on the server: {path} ({os.strerror(number)})")
+    return UNSENT if number else OK
 
 
-def _wait(record: MountRecord, below: list[str], deadline: float | None) -> int:
-    from vfsmount.cli.control import ask
+def _left_behind(state: Path) -> int:
+    from vfsmount.store.leftovers import leftovers
 
-    # The whole mount: an empty path means its root.
-    request = {"op": "wait", "paths": [] if "" in below else below}
-    left_files = left_bytes = 0
-    with ExitStack() as stack:
-        show = _Bar(stack)
-        try:
-            for answer in ask(record, request, deadline):
-                if answer.get("done"):
-                    return OK
-                left_files, left_bytes = answer["left_files"], answer["left_bytes"]
-                if "failed" in answer:
-                    return _failed(record, answer["failed"], left_files)
-                show.left(record, left_files, left_bytes)
-        except TimeoutError:
-            click.echo(
-                f"vfsmount: {record.mountpoint}: time is up; {left_files} files, {left_bytes} bytes are not "
-                "on the server yet",
-                err=True,
-            )
-            return UNSENT
-    raise MountError(f"the mount on {record.mountpoint} ended in the middle of its answer")
-
-
-def _failed(record: MountRecord, failed: list[dict[str, str]], left: int) -> int:
-    for f in failed:
-        name = f["name"] or record.mountpoint
-        click.echo(f"vfsmount: not on the server: {name} ({f['reason']})", err=True)
-    if not failed:
-        click.echo(f"vfsmount: {record.mountpoint}: {left} files are not on the server", err=True)
+    left = leftovers(state)
+    if not left.unsent and not left.removals:
+        return OK
+    _say(
+        f"{len(left.unsent)} files and {left.removals} removals of mounts that ended are not on the server; "
+        "mount again to send them, 'vfsmount status' names them"
+    )
     return UNSENT
+
+
+def _say(sentence: str) -> None:
+    from vfsmount.cli.control import printable
+
+    click.echo(f"vfsmount: {printable(sentence)}", err=True)
+
+
+def _left(files: int, size: int) -> str:
+    return f"{files} {'file' if files == 1 else 'files'}, {size} bytes"
 
 
 class _Bar:
@@ -119,22 +185,17 @@ class _Bar:
 
     def __init__(self, stack: ExitStack) -> None:
         from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
 
         console = Console(stderr=True)
-        self._progress: Progress | None = None
-        if console.is_terminal:
-            from rich.progress import BarColumn, Progress, TextColumn
+        columns = (BarColumn(), TextColumn("{task.fields[left]}"))
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = stack.enter_context(self._progress).add_task("", total=None, left="")
+        self._most = 1
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
-            self._progress = stack.enter_context(Progress(*columns, console=console, transient=True))
-        self._task: TaskID | None = None
-        self._most = 0
-
-    def left(self, record: MountRecord, files: int, size: int) -> None:
-        if self._progress is None:
-            return
-        self._most = max(self._most, size, 1)
-        left = f"{files} files, {size >> 20} MiB left"
-        if self._task is None:
-            self._task = self._progress.add_task(record.mountpoint, total=self._most, left=left)
-        self._progress.update(self._task, total=self._most, completed=self._most - size, left=left)
+    def left(self, left: list[tuple[int, int]]) -> None:
+        """Show what is left of all mounts."""
+        files, size = sum(f for f, _ in left), sum(b for _, b in left)
+        self._most = max(self._most, size)
+        text = f"{files} files, {size >> 20} MiB left"
+        self._progress.update(self._task, total=self._most, completed=self._most - size, left=text)
