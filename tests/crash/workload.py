@@ -55,8 +55,6 @@ class Op:
         """What may be found where it was begun and never acknowledged; `synced`: its fsync was."""
         after = self.after(tree)
         found: list[Outcome] = [dict(tree), dict(after)]
-        if self.kind == "sync":  # done, and not yet noted
-            found.append({**after, self.path: patched(tree.get(self.path) or b"", self.pieces)})
         if self.kind == "sync":
             # Written in place after the fsync, one write after the other; the daemon may have died
             # before it could say that the fsync was done.

@@ -243,6 +243,8 @@ class Writer:
         if len(data) < content.remote_size:
             return False
         await content.fill(0, data)
+        # What was read counts as one version; a row must not ask the server for it again.
+        content.is_one_version(True)
         return True
 
     async def _fetch(
