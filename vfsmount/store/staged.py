@@ -218,6 +218,18 @@ class StagedRecords:
 
         return await self._run(work)
 
+    async def has_any(self, mount: str) -> bool:
+        """Whether anything stands under a mount's name that the next mount has to look at."""
+        tables = ("staged", "removals", "moves")
+
+        def work(db: sqlite3.Connection) -> bool:
+            return any(
+                db.execute(f"select 1 from {table} where mount = ? limit 1", (mount,)).fetchone()  # noqa: S608
+                for table in tables
+            )
+
+        return await self._run(work)
+
     async def take_over(self, row_id: int, mount: str, seq: int) -> None:
         """A row of a dead mount becomes one of `mount`."""
         await self._run(

@@ -218,6 +218,8 @@ class StagingArea:
         own: name of this mount's directory in it, 0700.
         unsent: where content goes that nobody acknowledged and whose mount died.
         used: bytes that are here, of all contents.
+        named: rows stand under this mount's name, so its directory stays, by which the next mount finds
+            them, even where the contents lie in the directory of an older one.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -239,6 +241,7 @@ class StagingArea:
         self._directory_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._count = 0
         self.used = 0
+        self.named = False
 
     def account(self, change: int) -> None:
         """Bytes have come or gone."""
@@ -273,11 +276,11 @@ class StagingArea:
 
     def claim_dead(self) -> list[str]:
         """Names of directories whose mounts are dead; they are ours now, until `let_go`."""
-        others = sorted(p.name for p in self.base.iterdir() if p.is_dir() and p.name not in self._locks)
         # One at a time: rows of one dead mount may name files in the directory of another.
         with open(self.base.with_suffix(".lock"), "a") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
-            return self._claim(others)
+            found = sorted(p.name for p in self.base.iterdir() if p.is_dir() and p.name not in self._locks)
+            return self._claim(found)
 
     def _claim(self, others: list[str]) -> list[str]:
         claimed = []
@@ -297,9 +300,11 @@ class StagingArea:
             claimed.append(old)
         return claimed
 
-    def let_go(self, directory: str) -> None:
-        """Leave a claimed directory to the next mount, or remove it where nothing is in it."""
-        self._remove_if_empty(directory)
+    def let_go(self, directory: str, *, named: bool = False) -> None:
+        """Leave a claimed directory to the next mount, or remove it where nothing is in it and no rows
+        are `named` by it."""
+        if not named:
+            self._remove_if_empty(directory)
         os.close(self._locks.pop(directory))
 
     def contents_in(self, directory: str) -> dict[str, int]:
@@ -357,4 +362,4 @@ class StagingArea:
         """End of the mount: directories with files in them stay, for the next."""
         os.close(self._directory_fd)
         for directory in list(self._locks):
-            self.let_go(directory)
+            self.let_go(directory, named=self.named and directory == self.own)

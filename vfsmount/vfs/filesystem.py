@@ -83,6 +83,7 @@ class Filesystem:
         self.policy = policy
         self._client = client
         self._area = area
+        self._area.named = True  # until `close` knows better
         self._rows = records.staged
         self._records = records
         self._inodes = InodeTable()
@@ -748,5 +749,6 @@ class Filesystem:
     async def close(self) -> None:
         """After `drain` and after the services have ended: content that is not sent stays on the disk."""
         await self._recorder.sync()
+        self._area.named = await self._rows.has_any(self._area.own)
         self._settling.abandon()
         self._writer.abandon()

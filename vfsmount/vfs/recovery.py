@@ -102,7 +102,7 @@ class Recoverer:
                 rows[directory] = await self._read(directory)
             except RemoteUnavailable as e:  # it cannot be said under which names they are now
                 event(_log, logging.WARNING, "recovery.postponed", error=str(e))
-                self._area.let_go(directory)
+                self._area.let_go(directory, named=True)
         named = {name for found in rows.values() for row, _ in found for name in _contents_of(row.detail)}
         for directory, found in rows.items():
             for row, durable in found:
