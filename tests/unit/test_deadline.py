@@ -107,3 +107,20 @@ async def test_shortest_deadline_there_is_sees_progress(seconds: float, autojump
         nursery.start_soon(work)
         with within(seconds):
             await wait_behind(pulse, done.wait)
+
+
+async def test_many_short_waits_in_a_row_see_progress(autojump_clock: Clock) -> None:
+    pulse, steps = Pulse(), [trio.Event() for _ in range(100)]
+
+    async def work() -> None:
+        for step in steps:
+            await trio.sleep(0.1)
+            pulse.beat()
+            step.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        with within(2):
+            for step in steps:
+                await wait_behind(pulse, step.wait)
+    assert trio.current_time() == pytest.approx(10)

@@ -71,10 +71,11 @@ async def wait_behind(pulse: Pulse, wait: Callable[[], Awaitable[object]]) -> No
 
     `wait` is called anew again and again, so it must be safe to cancel (`Lock.acquire`, `Event.wait`).
     """
-    while True:
+    over = False
+    while not over:
         seen = pulse.at
         with trio.move_on_after(LOOK_EVERY_S):
             await wait()
-            return
-        if pulse.at > seen:
+            over = True
+        if pulse.at > seen:  # at the end too: who waits for many short things one after another
             progress()
