@@ -143,9 +143,13 @@ def _wait_in_band(path: str, deadline: float | None) -> int:
     code = "import os,sys\ntry: os.setxattr(*sys.argv[1:], b'1')\nexcept OSError as e: sys.exit(e.errno)"
     command = [sys.executable, "-S", "-c", code, path, _WAIT_ATTRIBUTE]
     left_s = None if deadline is None else max(0.25, deadline - time.monotonic())
+    # None of our streams: it cannot die before the mount answers, and who reads ours waits for us only.
+    null = subprocess.DEVNULL
+    child = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)
     try:
-        number = subprocess.run(command, timeout=left_s, check=False).returncode
+        number = child.wait(left_s)
     except subprocess.TimeoutExpired:
+        child.kill()
         _say(f"{path}: time is up; it is not on the server")
         return UNSENT
     if number in _NO_ANSWER:
