@@ -305,7 +305,7 @@ class Metadata:
 
     def _listed(self, node: Node, entry: RemoteEntry, asked_at: float) -> None:
         """Take a listing entry's attributes into its node."""
-        if node.staged is not None or asked_at < node.checked_at:
+        if node.staged is not None or asked_at < node.checked_at or self._gate.is_moving(node):
             return
         node.ctime_ns = entry.ctime_ns
         if node.kind is Kind.FILE:
@@ -323,8 +323,13 @@ class Metadata:
         node.checked_at = asked_at
 
     def confirm(self, node: Node, validator: Validator, asked_at: float) -> Node:
-        """A transfer told which version is there. Returns the node that stands for it now."""
+        """A transfer told which version is there. Returns the node that stands for it now.
+
+        While a rename is under way, the server's answer may be about what came in its place.
+        """
         if node.staged is not None or node.unlinked or asked_at < node.checked_at:
+            return node
+        if self._gate.is_moving(node):
             return node
         if node.validator != validator:
             same = node.validator is None and validator.matches_listing(node.size, node.mtime_ns)

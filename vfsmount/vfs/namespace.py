@@ -332,7 +332,7 @@ class Namespace:
         if node.is_dir:
             await self._removals.flush(node)
         await self._removals.flush(new_parent, name=new_name)
-        async with self._gate.moving(node), self._exclusion.below(node, target):
+        async with self._gate.moving(node, target), self._exclusion.below(node, target):
             self._require_still(node, parent, old_name)
             if new_parent.unlinked:
                 raise NotFound("the directory was removed meanwhile")

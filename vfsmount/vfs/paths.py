@@ -136,15 +136,24 @@ class PathGate:
         return None
 
     @asynccontextmanager
-    async def moving(self, node: Node) -> AsyncIterator[None]:
-        """Keep new users of paths at and below `node` waiting while its name changes."""
-        await self.settled(node)
+    async def moving(self, node: Node, target: Node | None = None) -> AsyncIterator[None]:
+        """Keep new users of paths at and below `node` waiting while its name changes.
+
+        Args:
+            target: what is replaced; what the server says of its name is soon about `node`.
+        """
+        nodes = (node,) if target is None else (node, target)
+        while any(self.is_moving(n) for n in nodes):
+            for n in nodes:
+                await self.settled(n)
         if node.unlinked:
             raise Stale("the file was removed")
-        # no await until the entry is published
-        event = self._moving[node] = trio.Event()
+        # no await until the entries are published
+        event = trio.Event()
+        self._moving.update(dict.fromkeys(nodes, event))
         try:
             yield
         finally:
-            del self._moving[node]
+            for n in nodes:
+                del self._moving[n]
             event.set()

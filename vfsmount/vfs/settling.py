@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 import trio
 
@@ -25,7 +26,7 @@ from vfsmount.vfs.conflicts import Conflicts
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
-from vfsmount.vfs.staged import version_of
+from vfsmount.vfs.staged import staged_of, version_of
 
 _log = logging.getLogger("vfsmount.vfs.settling")
 
@@ -40,6 +41,15 @@ class _Watched:
     version: Validator
     due: float
     overtaken: bool = False  # somebody else's version was seen in its place
+
+
+class _Seen(Enum):
+    """What one look showed."""
+
+    OURS = auto()  # there, or gone on purpose
+    LOST = auto()  # somebody else's is in its place
+    NOTHING = auto()  # something newer of ours is on its way to that name: look later
+    SILENCE = auto()  # the server does not answer
 
 
 class Settling:
@@ -124,18 +134,20 @@ class Settling:
     async def _look(self, node: Node) -> None:
         watched = self._watched[node]
         try:
-            lost = watched.overtaken or (not node.unlinked and await self._is_lost(node, watched))
+            seen = _Seen.LOST if watched.overtaken else await self._ask(node, watched)
         except VfsError as e:
-            self._failures += 1
             event(_log, logging.DEBUG, "settling.retry", ino=node.ino, error=type(e).__name__)
-            if self._watched.get(node) is watched:
-                self._watched[node] = replace(watched, due=watched.due + LOOK_AGAIN_S)
-            return
+            seen = _Seen.SILENCE
         if self._watched.get(node) is not watched:
             return  # sent anew, or seen to be replaced: there is another look
+        if seen in (_Seen.SILENCE, _Seen.NOTHING):
+            self._failures += seen is _Seen.SILENCE or not _is_under_way(node)
+            again_s = LOOK_AGAIN_S if seen is _Seen.SILENCE else self._policy.settle_s
+            self._watched[node] = replace(watched, due=trio.current_time() + again_s)
+            return
         del self._watched[node]
         try:
-            if lost and watched.content is not None:
+            if seen is _Seen.LOST and watched.content is not None:
                 await self._conflicts.bring_back(node, watched.content.hold(), watched.detail)
             await self._rows.remove_sent(watched.row_id, watched.version)
         except VfsError as e:
@@ -144,23 +156,43 @@ class Settling:
             if watched.content is not None:
                 watched.content.release()
 
-    async def _is_lost(self, node: Node, watched: _Watched) -> bool:
+    async def _ask(self, node: Node, watched: _Watched) -> _Seen:
+        """What the server says of the file, where nothing of ours can be what it speaks of."""
         asked_at = trio.current_time()
         await self._gate.settled(node)
         if node.unlinked or version_of(node) != watched.version:
-            return False  # ours since, or known to be another's on purpose
+            return _Seen.OURS  # ours since, or known to be another's on purpose
+        if _is_sent_anew(node):
+            return _Seen.NOTHING
         path = remote_path(node)
+        found: Validator | None = None
         try:
             found = await self._transfers.revalidate(folder_of(node), path, watched.version)
+            seen = _Seen.OURS if found is None else _Seen.LOST
         except (NotFound, IsADirectory):
-            return False  # removed, on purpose
-        if found is None or node.unlinked or remote_path(node) != path or version_of(node) != watched.version:
-            return False
-        self._metadata.confirm(node, found, asked_at)  # tells `replaced`, which has it looked at again
-        return True
+            seen = _Seen.OURS  # removed, on purpose
+        if node.unlinked or version_of(node) != watched.version:
+            return _Seen.OURS
+        if self._gate.is_moving(node) or remote_path(node) != path or _is_sent_anew(node):
+            return _Seen.NOTHING  # what was found may be our newer version, or what we put in its place
+        if found is not None:
+            self._metadata.confirm(node, found, asked_at)  # tells `replaced`, which has it looked at again
+        return seen
 
     def abandon(self) -> None:
         """End of the mount: what was not looked at stays for the next one."""
         for watched in self._watched.values():
             if watched.content is not None:
                 watched.content.abandon()
+
+
+def _is_sent_anew(node: Node) -> bool:
+    """Whether a newer version of ours may be what is found under the node's name.
+
+    Its upload looks for this one's version before it replaces it, so nothing is overlooked meanwhile.
+    """
+    return node.staged is not None and (staged_of(node).may_be_there or _is_under_way(node))
+
+
+def _is_under_way(node: Node) -> bool:
+    return node.staged is not None and staged_of(node).upload is not None
