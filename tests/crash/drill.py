@@ -1,6 +1,6 @@
 """The crash drill: daemons are killed at work, and the server's disk is compared with what they said.
 
-    python -m tests.crash.drill --kills 10000 --dialect 23.09
+    python -m tests.crash.drill --kills 10000 --jobs 8 --dialect 23.09
     python -m tests.crash.drill --replay boundary/7/31 --dialect 26       # one round again, with its log
 
 A round is one state directory and one directory on the server. A daemon works there until it is
@@ -16,6 +16,7 @@ import collections
 import contextlib
 import itertools
 import logging
+import multiprocessing
 import os
 import pickle
 import random
@@ -36,6 +37,7 @@ from tests.crash.workload import Outcome, Tree, fits
 from tests.support.embedded import Embedded
 
 LIFETIME_S = 60.0
+SEEDS_A_JOB = 1_000_000
 MODES = ("boundary", "wire", "random")
 
 
@@ -108,6 +110,14 @@ class Tally:
     operations: int = 0
     aside: int = 0
     warnings: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    def add(self, other: Tally) -> None:
+        """Count what another one saw, too."""
+        self.rounds += other.rounds
+        self.kills += other.kills
+        self.operations += other.operations
+        self.aside += other.aside
+        self.warnings.update(other.warnings)
 
 
 class Round:
@@ -321,6 +331,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--dialect", choices=["23.09", "26"], default="23.09")
+    parser.add_argument("--jobs", type=int, default=1, help="rounds at a time; most of one is waiting")
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--defects", type=int, default=1, help="go on until so many")
@@ -328,20 +339,39 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=1, help="replay it so often")
     args = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="vfsmount-drill-"))
-    with Embedded(base / "server", dialect=args.dialect, rate_limit=100_000_000) as server:
-        if args.replay:
+    if args.replay:
+        with _server(base, args.dialect) as server:
             return _replay(server, base, args.replay, args.times)
-        began = time.monotonic()
-        tally, defects = drill(server, base, args.kills, args.modes.split(","), args.seed, args.defects)
+    began = time.monotonic()
+    jobs = [
+        (base / str(n), args, args.kills // args.jobs, args.seed + n * SEEDS_A_JOB) for n in range(args.jobs)
+    ]
+    # Processes of their own before any thread: the daemons are forked from them.
+    with multiprocessing.get_context("fork").Pool(args.jobs) as pool:
+        done = pool.starmap(_job, jobs)
     took_s = time.monotonic() - began
+    tally = Tally()
+    for one, _ in done:
+        tally.add(one)
+    defects = sum(len(found) for _, found in done)
     print(
         f"{args.dialect} seed {args.seed}: {tally.kills} kills in {tally.rounds} rounds, {tally.operations}"
         f" operations acknowledged, {took_s:.0f} s, {tally.kills / took_s:.1f} kills/s,"
-        f" {tally.aside} contents set aside, {len(defects)} defects; {dict(tally.warnings)}"
+        f" {tally.aside} contents set aside, {defects} defects; {dict(tally.warnings)}"
     )
     if not defects:
         shutil.rmtree(base)
     return bool(defects)
+
+
+def _job(base: Path, args: argparse.Namespace, kills: int, seed: int) -> tuple[Tally, list[str]]:
+    base.mkdir()
+    with _server(base, args.dialect) as server:
+        return drill(server, base, kills, args.modes.split(","), seed, args.defects)
+
+
+def _server(base: Path, dialect: str) -> Embedded:
+    return Embedded(base / "server", dialect=dialect, rate_limit=100_000_000)
 
 
 def _replay(server: Embedded, base: Path, spec: Spec, times: int) -> int:
