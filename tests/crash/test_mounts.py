@@ -93,22 +93,15 @@ def no_dead_mount_stays(tmp_path: Path) -> Iterator[None]:
             subprocess.run(["umount", "-l", line.split()[4]], check=False)
 
 
-def nothing_is_left(mounted: Mounted, disk: Path, tree: Tree, *, copies_allowed: bool = False) -> None:
-    """Drained, the server has exactly what was acknowledged, and this machine nothing.
-
-    Args:
-        copies_allowed: a server that dies may leave open who put a version there; then it is kept
-            twice, under its name and as a conflict. Never less than what was acknowledged.
-    """
+def nothing_is_left(mounted: Mounted, disk: Path, tree: Tree) -> None:
+    """Drained, the server has exactly what was acknowledged, and this machine nothing."""
     done = mounted.stop("--timeout", "200")
     assert (done.returncode, done.stderr) == (0, "")
     found = tree_on_disk(disk)
-    if copies_allowed:
-        found = {path: content for path, content in found.items() if ".conflict-" not in path}
     is_one_of(found, [dict(tree)])
     assert list((mounted.state / "staging").iterdir()) == []
     said = mounted.warnings()
-    assert not [line for line in said if " ERROR " in line or ("conflict" in line and not copies_allowed)]
+    assert not [line for line in said if " ERROR " in line or "conflict" in line]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -203,7 +196,7 @@ def test_server_that_is_killed_and_started_again(dialect: str, tmp_path: Path) -
                 with dying(kill, 1.5) as kills:
                     tree = work_through(mounted.path / "drill", f"server/{dialect}", 150)
                 assert kills
-                nothing_is_left(mounted, disk, tree, copies_allowed=True)
+                nothing_is_left(mounted, disk, tree)
         finally:
             for server in servers[1:]:
                 server.stop()
@@ -228,7 +221,7 @@ def test_line_that_is_cut_every_second(dialect: str, tmp_path: Path) -> None:
                 with dying(cut, 0.7) as cuts:
                     tree = work_through(mounted.path / "drill", f"line/{dialect}", 150)
                 assert cuts
-                nothing_is_left(mounted, disk, tree, copies_allowed=True)
+                nothing_is_left(mounted, disk, tree)
 
 
 def storage_of(server: Embedded) -> str:

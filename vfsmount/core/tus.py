@@ -32,7 +32,9 @@ from vfsmount.values import ANY, Base, Validator
 
 PIECE = 16 << 20  # as the official client; 26.x pays one fsync for each, 1 MiB is 3 times slower
 CONFIRMING_PIECE = 1 << 20  # the first after a break on 23.09: its reply tells whether all is well
-COMMIT_PIECE = 1 << 20  # the most a request carries between a look at the target and its replacement
+# The most a request carries between a look at the target and its replacement: while it is on the line,
+# somebody else's version may come, and they look for it only for a moment afterwards (vfs/settling).
+COMMIT_PIECE = 64 << 10
 READ_BACK = 2 * PIECE  # of an older session: what one broken request, and some that followed, can spoil
 MAX_FAILURES = 6  # in a row, without a byte more on the server
 MAX_REFUSALS = 1  # a 500 may pass, but a directory in the file's place stays

@@ -214,16 +214,12 @@ class Namespace:
             if self._is_on_server(node) or _may_be_there(node):
                 self._gate.check_reachable(folder_of(node))
                 version = None if _may_be_there(node) else version_of(node)
-                await self._removals.add(parent, node, version, self._row_ids(node))
+                await self._removals.add(parent, node, version, self._uploader.rows_of(node))
             else:
-                await self._rows.remove(self._row_ids(node))
+                await self._rows.remove(self._uploader.rows_of(node))
             await self._gone(parent, node)
         if self._policy.sync:
             await self._removals.flush(parent, name=name)
-
-    @staticmethod
-    def _row_ids(node: Node) -> list[int]:
-        return [staged_of(node).row_id] if node.staged is not None else []
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove a directory that is certainly empty.
@@ -351,7 +347,7 @@ class Namespace:
             current = new_parent.entries.get(new_name)
             replaced = []
             if current is not None and current is not node:
-                replaced = self._row_ids(current)
+                replaced = self._uploader.rows_of(current)
                 self._inodes.unlink(current)
                 self._writer.let_go(current)
             self._inodes.rename(node, new_parent, new_name)
@@ -368,10 +364,10 @@ class Namespace:
     async def _move_recorded(
         self, parent: Node, node: Node, target: Node | None, new_parent: Node, new_name: bytes, move: Move
     ) -> Move:
-        """Move what the server has; where unsent files are below or in the way, a next mount can tell
-        whether it did."""
-        below = any(n.staged is not None for n in self._inodes.subtree(node))
-        if below or (target is not None and target.staged is not None):
+        """Move what the server has; where the records know files below or in the way, a next mount can
+        tell whether it did."""
+        known = any(self._uploader.rows_of(n) for n in self._inodes.subtree(node))
+        if known or (target is not None and self._uploader.rows_of(target)):
             move = replace_field(move, id=await self._rows.begin_move(self._recorder.mount, move))
         try:
             with self._unknown_if_lost(parent, new_parent):

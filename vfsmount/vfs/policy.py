@@ -50,7 +50,7 @@ class MountPolicy:
     sync: bool = False
     fsync_remote: bool = False
     staging_size: int = 0
-    settle_s: float = 1.0
+    settle_s: float = 2.0
     host: str = "here"
     drain_timeout_s: float = 60.0
     memory: int = 256 << 20

@@ -17,7 +17,7 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core.extents import Extents
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.core.staging import Found, Recovery, State, recover
-from vfsmount.errors import IsADirectory, NotFound, RemoteUnavailable, Stale, VfsError
+from vfsmount.errors import IsADirectory, LocalIOError, NoSpace, NotFound, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import AttrRecord, Records
 from vfsmount.store.staged import Move, Removal, StagedDetail, StagedRow
@@ -100,7 +100,9 @@ class Recoverer:
         for directory in self._area.claim_dead():
             try:
                 rows[directory] = await self._read(directory)
-            except RemoteUnavailable as e:  # it cannot be said under which names they are now
+            except (LocalIOError, NoSpace):
+                raise
+            except VfsError as e:  # it cannot be said under which names they are now
                 event(_log, logging.WARNING, "recovery.postponed", error=str(e))
                 self._area.let_go(directory, named=True)
         named = {name for found in rows.values() for row, _ in found for name in _contents_of(row.detail)}
@@ -108,7 +110,9 @@ class Recoverer:
             for row, durable in found:
                 try:
                     await self._take_row(row, durable)
-                except (RemoteUnavailable, Stale) as e:
+                except (LocalIOError, NoSpace):
+                    raise
+                except VfsError as e:
                     self._report.left += 1
                     event(_log, logging.WARNING, "recovery.postponed", error=str(e))
             await self._take_removals(directory)

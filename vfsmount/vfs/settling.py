@@ -71,12 +71,19 @@ class Settling:
         self._conflicts = conflicts
         self._policy = policy
         self._watched: dict[Node, _Watched] = {}
-        self._looking = False
+        self._looking: tuple[Node, _Watched] | None = None
         self._failures = 0
         self._wake = trio.Event()
 
     def __len__(self) -> int:
         return len(self._watched)
+
+    def row_of(self, node: Node) -> int | None:
+        """The row that says what was sent of a node, until it was looked at again."""
+        watched = self._watched.get(node)
+        if watched is None and self._looking is not None and self._looking[0] is node:
+            watched = self._looking[1]
+        return None if watched is None else watched.row_id
 
     def watch(
         self,
@@ -114,18 +121,22 @@ class Settling:
             for node in [n for n, w in self._watched.items() if w.due <= now]:
                 if node not in self._watched:
                     continue  # seen to be replaced while we looked at others
-                self._looking = True
+                self._looking = node, self._watched[node]
                 try:
                     await self._look(node)
                 except Exception:
                     # A bug here must not end the mount.
                     _log.exception("settling.bug ino=%d", node.ino)
                     self._watched.pop(node, None)
-                self._looking = False
+                self._looking = None
 
     async def finish(self) -> None:
-        """Look at everything in its time; what cannot be looked at is left to the next mount."""
-        while self._watched or self._looking:  # the last row goes when nothing is watched any more
+        """Look at everything in its time; what cannot be looked at is left to the next mount.
+
+        Call when no upload is under way.
+        """
+        # The last row goes when nothing is watched any more.
+        while self._looking or any(not _is_sent_anew(n) for n in self._watched):
             failures = self._failures
             await trio.sleep(0.05)
             if self._failures > failures:
@@ -141,7 +152,7 @@ class Settling:
         if self._watched.get(node) is not watched:
             return  # sent anew, or seen to be replaced: there is another look
         if seen in (_Seen.SILENCE, _Seen.NOTHING):
-            self._failures += seen is _Seen.SILENCE or not _is_under_way(node)
+            self._failures += seen is _Seen.SILENCE
             again_s = LOOK_AGAIN_S if seen is _Seen.SILENCE else self._policy.settle_s
             self._watched[node] = replace(watched, due=trio.current_time() + again_s)
             return
@@ -191,8 +202,4 @@ def _is_sent_anew(node: Node) -> bool:
 
     Its upload looks for this one's version before it replaces it, so nothing is overlooked meanwhile.
     """
-    return node.staged is not None and (staged_of(node).may_be_there or _is_under_way(node))
-
-
-def _is_under_way(node: Node) -> bool:
-    return node.staged is not None and staged_of(node).upload is not None
+    return node.staged is not None and (staged_of(node).may_be_there or staged_of(node).upload is not None)

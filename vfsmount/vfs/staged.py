@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 import trio
 
 from vfsmount.core.inodes import Node
-from vfsmount.core.tus import COMMIT_PIECE
 from vfsmount.core.writeback import Schedule
 from vfsmount.errors import VfsError
 from vfsmount.store.staged import StagedDetail
 from vfsmount.store.staging import Content
 from vfsmount.values import Grant, Validator
 from vfsmount.vfs.deadline import Pulse
+
+# What of a file may be on its way uncounted: bytes are counted once they have left, by the MiB.
+COMMITTING = 2 << 20
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class Upload:
     @property
     def may_be_committing(self) -> bool:
         """Whether the request that completes the file may have been sent."""
-        return self.resumed or self.size - self.done_bytes <= 2 * COMMIT_PIECE
+        return self.resumed or self.size - self.done_bytes <= COMMITTING
 
 
 @dataclass(slots=True)

@@ -131,6 +131,11 @@ class Uploader:
         errors = (staged_of(n).error for n in self.unsent)
         return any(e is None or e.retryable for e in errors)
 
+    def rows_of(self, node: Node) -> list[int]:
+        """Rows of a node in the records: unsent, or sent and not looked at again."""
+        rows = {self._settling.row_of(node), staged_of(node).row_id if node.staged is not None else None}
+        return sorted(row for row in rows if row)
+
     def look_at(self, node: Node) -> None:
         """The node may have something to send."""
         self._queue.put(node, trio.current_time())
@@ -453,16 +458,31 @@ class Uploader:
                 staged_of(node).error = None
                 staged_of(node).schedule.hurry()
                 self._queue.put(node, trio.current_time())
-            tries = {n: staged_of(n).tries for n in self.unsent}
+            tries: dict[Node, int] = {}
             self._queue.wake()
-            # One whose file has just arrived is still to be written down as sent.
-            while (left := [n for n in self.unsent if not self._hopeless(n, tries)]) or self._running:
-                tried = self._tried
-                for node in left:
-                    tries.setdefault(node, staged_of(node).tries)
-                with trio.move_on_after(self._policy.retry_first_s):
-                    await tried.wait()
-            await self._settling.finish()
+            while True:
+                await self._end_of_tries(tries)
+                await self._settling.finish()
+                if not self._hopeful(tries):  # else it found something to be sent once more
+                    return
+
+    async def _end_of_tries(self, tries: dict[Node, int]) -> None:
+        # One whose file has just arrived is still to be written down as sent.
+        while self._hopeful(tries) or self._running:
+            tried = self._tried
+            with trio.move_on_after(self._policy.retry_first_s):
+                await tried.wait()
+
+    def _hopeful(self, tries: dict[Node, int]) -> list[Node]:
+        """Unsent nodes that another try may help.
+
+        Args:
+            tries: those that had ended when a node was seen here first; added to.
+        """
+        unsent = self.unsent
+        for node in unsent:
+            tries.setdefault(node, staged_of(node).tries)
+        return [n for n in unsent if not self._hopeless(n, tries)]
 
     def _hopeless(self, node: Node, tries: dict[Node, int]) -> bool:
         staged = staged_of(node)
