@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import trio
 
 from vfsmount.core.extents import Extents
 from vfsmount.errors import LocalIOError, NoSpace
-from vfsmount.store.staging import StagingArea
+from vfsmount.store.staging import LOCK, StagingArea
 from vfsmount.store.syscalls import local_error
 
 
@@ -177,14 +178,36 @@ async def test_live_mounts_directories_are_left_alone(tmp_path: Path) -> None:
     await idle.create(b"g")
 
 
-async def test_mount_that_is_just_beginning_is_not_taken_for_a_dead_one(tmp_path: Path) -> None:
-    """Its directory is there before its lock is."""
-    beginning = tmp_path / "staging" / "beginning"
-    StagingArea(tmp_path)
-    beginning.mkdir()
-    (beginning / "lock.new").touch()
-    assert StagingArea(tmp_path).claim_dead() == []
-    assert beginning.exists()
+async def test_mount_that_died_before_it_locked_its_directory_is_dead(tmp_path: Path) -> None:
+    new = StagingArea(tmp_path)
+    half_made = new.base / "1-a"
+    half_made.mkdir()
+    assert new.claim_dead() == ["1-a"]
+    new.let_go("1-a")
+    assert not half_made.exists()
+
+
+def test_mounts_that_begin_and_end_side_by_side_take_nothing_from_each_other(tmp_path: Path) -> None:
+    """A directory is there before its lock is, and goes after it."""
+    failed: list[BaseException] = []
+
+    def begin_and_end() -> None:
+        try:
+            for _ in range(50):
+                area = StagingArea(tmp_path)
+                for dead in area.claim_dead():
+                    area.let_go(dead)
+                assert (area.directory / LOCK).exists()
+                area.close()
+        except BaseException as e:
+            failed.append(e)
+
+    threads = [threading.Thread(target=begin_and_end) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [] and list((tmp_path / "staging").iterdir()) == []
 
 
 async def test_area_that_still_holds_content_stays(area: StagingArea) -> None:

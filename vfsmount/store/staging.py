@@ -16,7 +16,8 @@ import shutil
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -230,13 +231,10 @@ class StagingArea:
             path.chmod(0o700)
         self.own = f"{os.getpid()}-{time.time_ns():x}"
         self.directory = self.base / self.own
-        self.directory.mkdir(mode=0o700)
-        # Locked before it has the name by which others know a mount's directory: one that is there
-        # and not locked is a dead mount's.
-        new = self.directory / "lock.new"
-        lock = os.open(new, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        new.rename(self.directory / LOCK)
+        with self._turn():  # whoever has it sees no directory of a living mount that is not locked
+            self.directory.mkdir(mode=0o700)
+            lock = os.open(self.directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         self._locks = {self.own: lock}
         self._directory_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._count = 0
@@ -277,18 +275,24 @@ class StagingArea:
     def claim_dead(self) -> list[str]:
         """Names of directories whose mounts are dead; they are ours now, until `let_go`."""
         # One at a time: rows of one dead mount may name files in the directory of another.
-        with open(self.base.with_suffix(".lock"), "a") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
+        with self._turn():
             found = sorted(p.name for p in self.base.iterdir() if p.is_dir() and p.name not in self._locks)
             return self._claim(found)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with open(self.base.with_suffix(".lock"), "a") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            yield
 
     def _claim(self, others: list[str]) -> list[str]:
         claimed = []
         for old in others:
             try:
-                fd = os.open(self.base / old / LOCK, os.O_RDWR | os.O_CLOEXEC)
+                # Made where it lacks: a mount that died in between had no time for anything else.
+                fd = os.open(self.base / old / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             except (FileNotFoundError, NotADirectoryError):
-                continue  # about to begin, or another new mount was faster
+                continue  # who had it has just removed it
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Whoever had it before us may have finished with it and removed it.
@@ -312,7 +316,7 @@ class StagingArea:
         return {
             f"{directory}/{p.name}": p.stat().st_size
             for p in (self.base / directory).iterdir()
-            if p.name not in (LOCK, "lock.new")
+            if p.name != LOCK
         }
 
     def adopt(self, name: str, size: int, written: Extents, remote_size: int, *, sealed: bool) -> Content:
@@ -355,8 +359,9 @@ class StagingArea:
         return target
 
     def _remove_if_empty(self, directory: str) -> None:
-        if not self.contents_in(directory):
-            shutil.rmtree(self.base / directory)
+        with self._turn():
+            if not self.contents_in(directory):
+                shutil.rmtree(self.base / directory)
 
     def close(self) -> None:
         """End of the mount: directories with files in them stay, for the next."""
