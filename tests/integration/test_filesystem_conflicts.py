@@ -235,3 +235,21 @@ async def test_what_we_rename_over_a_file_just_sent_is_no_conflict(
             answer.set()
         await all_sent(d)
         assert contents(disk) == {"f": b"other"} and await d.names(name) == ["f"]
+
+
+@pytest.mark.usefixtures("expect_warnings")
+async def test_blind_overwrite_with_the_same_size_and_time_is_noticed(both: Embedded, tmp_path: Path) -> None:
+    """Clocks of files tick in milliseconds: two uploads at once may differ in their bytes alone."""
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    async with background(both, tmp_path) as d:
+        await d.write(f"{name}/f", b"ours")
+        await d.fs.wait()
+        assert await d.read(f"{name}/f") == b"ours"
+        when = (disk / "f").stat().st_mtime_ns
+        replace(disk / "f", b"them")
+        os.utime(disk / "f", ns=(when, when))
+        await all_sent(d)
+        files = contents(disk)
+        assert files["f"] == b"them" and kept_beside(files, "f") == [b"ours"] and len(files) == 2
+        assert await d.read(f"{name}/f") == b"them"

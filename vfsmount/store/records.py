@@ -21,13 +21,13 @@ import msgspec
 import trio
 
 from vfsmount.errors import LocalIOError, RecordsFull
-from vfsmount.store.staged import BELOW, STAGED_SCHEMA, StagedRecords, below
+from vfsmount.store.staged import BELOW, MOVES_REPLACE_SCHEMA, STAGED_SCHEMA, StagedRecords, below
 from vfsmount.store.syscalls import FULL, boundary
 from vfsmount.values import Kind, LocalAttrs, Validator
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # What each version of the database added to the one before.
 _SCHEMAS = (
     """
@@ -42,6 +42,7 @@ create table attributes (
 ) without rowid;
 """,
     STAGED_SCHEMA,
+    MOVES_REPLACE_SCHEMA,
 )
 
 

@@ -56,6 +56,11 @@ create table conflicts (
   at real not null            -- seconds since the epoch
 );
 """
+# Added in version 3 of the database.
+MOVES_REPLACE_SCHEMA = """
+alter table moves add column mtime_ns integer;  -- the version that was in the way; null: nothing, or unknown
+alter table moves add column size integer;
+"""
 CONFLICTS_KEPT = 200  # newest; older ones have been seen or never will be
 
 
@@ -121,7 +126,11 @@ class Removal(msgspec.Struct, frozen=True):
 
 
 class Move(msgspec.Struct, frozen=True):
-    """One rename with unsent files below it, as sent to the server."""
+    """One rename with unsent files below it, as sent to the server.
+
+    Attributes:
+        replaces: the version that was in the way: while it is there, nothing was moved.
+    """
 
     id: int
     folder: str
@@ -129,6 +138,7 @@ class Move(msgspec.Struct, frozen=True):
     name: bytes
     new_parent: bytes
     new_name: bytes
+    replaces: Validator | None = None
 
 
 class ConflictRecord(msgspec.Struct, frozen=True):
@@ -290,12 +300,14 @@ class StagedRecords:
 
     async def begin_move(self, mount: str, move: Move) -> int:
         """A rename is about to be sent; the id for `end_move`."""
-        values = (mount, move.folder, move.parent, move.name, move.new_parent, move.new_name)
+        old = move.replaces
+        version = (old.mtime_ns, old.size) if old is not None else (None, None)
+        values = (mount, move.folder, move.parent, move.name, move.new_parent, move.new_name, *version)
 
         def work(db: sqlite3.Connection) -> int:
             done = db.execute(
-                "insert into moves (mount, folder, parent, name, new_parent, new_name)"
-                " values (?, ?, ?, ?, ?, ?)",
+                "insert into moves (mount, folder, parent, name, new_parent, new_name, mtime_ns, size)"
+                " values (?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
             assert done.lastrowid is not None
@@ -333,11 +345,14 @@ class StagedRecords:
 
         def work(db: sqlite3.Connection) -> list[Move]:
             rows = db.execute(
-                "select id, folder, parent, name, new_parent, new_name from moves"
+                "select mtime_ns, size, id, folder, parent, name, new_parent, new_name from moves"
                 " where mount = ? order by id",
                 (mount,),
             )
-            return [Move(i, f, *map(bytes, names)) for i, f, *names in rows]
+            return [
+                Move(i, f, bytes(p), bytes(n), bytes(np), bytes(nn), None if m is None else Validator(m, s))
+                for m, s, i, f, p, n, np, nn in rows
+            ]
 
         return await self._run(work)
 

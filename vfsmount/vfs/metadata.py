@@ -322,18 +322,21 @@ class Metadata:
         node.mode = entry.mode
         node.checked_at = asked_at
 
-    def confirm(self, node: Node, validator: Validator, asked_at: float) -> Node:
+    def confirm(self, node: Node, validator: Validator, asked_at: float, *, is_other: bool = False) -> Node:
         """A transfer told which version is there. Returns the node that stands for it now.
 
         While a rename is under way, the server's answer may be about what came in its place.
+
+        Args:
+            is_other: the content is known to be another one, even where the version looks the same.
         """
         if node.staged is not None or node.unlinked or asked_at < node.checked_at:
             return node
         if self._gate.is_moving(node):
             return node
-        if node.validator != validator:
+        if is_other or node.validator != validator:
             same = node.validator is None and validator.matches_listing(node.size, node.mtime_ns)
-            if not same:
+            if is_other or not same:
                 node = self._replaced(node)
             node.validator = validator
             node.size, node.mtime_ns = validator.size, validator.mtime_ns

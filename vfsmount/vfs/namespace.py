@@ -368,6 +368,8 @@ class Namespace:
         tell whether it did."""
         known = any(self._uploader.rows_of(n) for n in self._inodes.subtree(node))
         if known or (target is not None and self._uploader.rows_of(target)):
+            if target is not None and not target.is_dir:
+                move = replace_field(move, replaces=version_of(target))
             move = replace_field(move, id=await self._rows.begin_move(self._recorder.mount, move))
         try:
             with self._unknown_if_lost(parent, new_parent):

@@ -137,19 +137,23 @@ class Recoverer:
         ]
 
     async def _has_moved(self, folder: Folder, move: Move) -> bool:
-        return not await self._is_there(folder, move.parent, move.name) and await self._is_there(
-            folder, move.new_parent, move.new_name
-        )
+        if await self._look(folder, move.parent, move.name) is not None:
+            return False
+        found, old = await self._look(folder, move.new_parent, move.new_name), move.replaces
+        if isinstance(found, Validator) and old is not None:
+            # What moved had not arrived: the file it was to replace is still there.
+            return not old.matches_listing(found.size, found.mtime_ns)
+        return found is not None
 
-    async def _is_there(self, folder: Folder, parent: bytes, name: bytes) -> bool:
+    async def _look(self, folder: Folder, parent: bytes, name: bytes) -> Validator | Kind | None:
+        """What is there: a file's version, DIRECTORY, or None."""
         path = (parent + b"/" + name if parent else name).decode("utf-8", "surrogateescape")
         try:
-            await self._transfers.stat(folder, path)
+            return await self._transfers.stat(folder, path)
         except IsADirectory:
-            return True
+            return Kind.DIRECTORY
         except NotFound:
-            return False
-        return True
+            return None
 
     # --- one row -------------------------------------------------------------------------------
 

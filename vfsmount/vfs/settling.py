@@ -16,12 +16,12 @@ import trio
 
 from vfsmount.api.transfer import Transfers
 from vfsmount.core.inodes import Node
-from vfsmount.errors import IsADirectory, NotFound, VfsError
+from vfsmount.errors import IsADirectory, NotFound, RangeOutside, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staged import StagedDetail
 from vfsmount.store.staging import Content
-from vfsmount.values import Validator
+from vfsmount.values import Folder, Validator
 from vfsmount.vfs.conflicts import Conflicts
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
@@ -30,6 +30,7 @@ from vfsmount.vfs.staged import staged_of, version_of
 
 _log = logging.getLogger("vfsmount.vfs.settling")
 
+COMPARED = 4096  # bytes at the end, in the same request that tells the version
 LOOK_AGAIN_S = 5.0  # after a look that the server did not answer
 
 
@@ -178,7 +179,7 @@ class Settling:
         path = remote_path(node)
         found: Validator | None = None
         try:
-            found = await self._transfers.revalidate(folder_of(node), path, watched.version)
+            found = await self._other_than(watched, folder_of(node), path)
             seen = _Seen.OURS if found is None else _Seen.LOST
         except (NotFound, IsADirectory):
             seen = _Seen.OURS  # removed, on purpose
@@ -187,8 +188,26 @@ class Settling:
         if self._gate.is_moving(node) or remote_path(node) != path or _is_sent_anew(node):
             return _Seen.NOTHING  # what was found may be our newer version, or what we put in its place
         if found is not None:
-            self._metadata.confirm(node, found, asked_at)  # tells `replaced`, which has it looked at again
+            # Tells `replaced`, which has it looked at again.
+            self._metadata.confirm(node, found, asked_at, is_other=True)
         return seen
+
+    async def _other_than(self, watched: _Watched, folder: Folder, path: str) -> Validator | None:
+        """The version that is there, None where it is what was sent.
+
+        Servers stamp files to a few milliseconds only, so two that were sent at the same moment may
+        have the same size and time: their ends are compared, too.
+        """
+        version, content = watched.version, watched.content
+        if content is None or not version.size:
+            return await self._transfers.revalidate(folder, path, version)
+        start = max(0, version.size - COMPARED)
+        try:
+            reply = await self._transfers.read_range(folder, path, start, version.size - start)
+        except RangeOutside:
+            return await self._transfers.stat(folder, path)
+        same = reply.validator == version and reply.data == await content.read(start, version.size - start)
+        return None if same else reply.validator
 
     def abandon(self) -> None:
         """End of the mount: what was not looked at stays for the next one."""
