@@ -13,9 +13,9 @@ from tests.support.mounting import Mounted
 ROUNDS = 200
 
 
-def write(path: Path, data: bytes, start: threading.Barrier, append: bool) -> None:
-    start.wait()
+def write(path: Path, data: bytes, opened: threading.Barrier, append: bool) -> None:
     with path.open("ab" if append else "wb") as f:
+        opened.wait(60)  # who opens the file after the other one has sent it replaces what he has seen
         f.write(data)
 
 
@@ -39,12 +39,12 @@ def test_both_versions_exist_afterwards(
         mounted.start()
     try:
         for n in range(rounds):
-            start = threading.Barrier(2)
+            opened = threading.Barrier(2)
             # The same size: nothing but the content tells them apart.
             writers = [
                 threading.Thread(
                     target=write,
-                    args=(m.path / folder.name / f"f{n}", f"{who} {n}".encode(), start, what == "append"),
+                    args=(m.path / folder.name / f"f{n}", f"{who} {n}".encode(), opened, what == "append"),
                 )
                 for who, m in (("A", a), ("B", b))
             ]
