@@ -124,7 +124,7 @@ def test_conflicts_and_local_names_are_listed(server: Embedded, mounted: Mounted
 def test_our_attributes_are_not_listed_and_tell_the_version(server: Embedded, mounted: Mounted) -> None:
     path = mounted.path / "data" / "f"
     path.write_text("x")
-    os.setxattr(path, "user.vfsmount.wait", b"1")
+    assert os.getxattr(path, "user.vfsmount.wait") == b"1" and state_of(path) == "clean"
     assert os.listxattr(path) == []
     assert os.getxattr(path, "user.vfsmount.validator")
     assert os.getxattr(mounted.path / "data", "user.vfsmount.partial") == b"0"

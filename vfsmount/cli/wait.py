@@ -138,9 +138,10 @@ def _sort_out(paths: tuple[str, ...], state: Path) -> tuple[list[_Barrier], list
 def _wait_in_band(path: str, deadline: float | None) -> int:
     """As a program without our records may: the mount answers the attribute when it is done.
 
-    In a process of its own, because ours could not be ended while it waits.
+    In a process of its own, because ours could not be ended while it waits. Reading the attribute, not
+    setting it, which would lock the file meanwhile.
     """
-    code = "import os,sys\ntry: os.setxattr(*sys.argv[1:], b'1')\nexcept OSError as e: sys.exit(e.errno)"
+    code = "import os,sys\ntry: os.getxattr(*sys.argv[1:])\nexcept OSError as e: sys.exit(e.errno)"
     command = [sys.executable, "-S", "-c", code, path, _WAIT_ATTRIBUTE]
     left_s = None if deadline is None else max(0.25, deadline - time.monotonic())
     # None of our streams: it cannot die before the mount answers, and who reads ours waits for us only.

@@ -28,7 +28,7 @@ from pyfuse3 import (
 from vfsmount.errors import NotFound
 from vfsmount.fuse.errno_map import handler
 from vfsmount.values import NAME_MAX, HostUsage
-from vfsmount.vfs.filesystem import Filesystem
+from vfsmount.vfs.filesystem import WAIT_ATTRIBUTE, Filesystem
 from vfsmount.vfs.handles import Attr, SetAttr
 
 _log = logging.getLogger("vfsmount.fuse")
@@ -154,6 +154,8 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        if name == WAIT_ATTRIBUTE:
+            return await self._fs.wait_in_band(inode)
         return self._fs.get_xattr(inode, name)
 
     @handler

@@ -60,6 +60,10 @@ from vfsmount.vfs.writer import Writer
 
 _log = logging.getLogger("vfsmount.vfs")
 
+# Setting or reading it waits. Reading is the better way: the kernel locks a file while an attribute is
+# set, and has an error for the next who closes it when the process that sets it is killed.
+WAIT_ATTRIBUTE = b"user.vfsmount.wait"
+
 
 class Filesystem:
     """All vfolders a user may access, as one tree."""
@@ -310,6 +314,15 @@ class Filesystem:
             return b"1" if dircache.state_of(node).cut else b"0"
         return self._attributes.get_xattr(node, name)
 
+    async def wait_in_band(self, ino: int) -> bytes:
+        """What `WAIT_ATTRIBUTE` says, once all that is acknowledged at or below a node is on the server.
+
+        Raises:
+            VfsError: why it is not.
+        """
+        await self.wait([self._inodes.get(ino)], patient=False)
+        return b"1"
+
     def list_xattrs(self, ino: int) -> list[bytes]:
         """Names of the extended attributes that are set."""
         return [name for name, _ in self._inodes.get(ino).local.xattrs]
@@ -317,8 +330,8 @@ class Filesystem:
     async def set_xattr(self, ino: int, name: bytes, value: bytes | None) -> None:
         """Set an extended attribute, or remove it (None); see `Attributes.set_xattr`."""
         node = self._inodes.get(ino)
-        if name == b"user.vfsmount.wait":
-            await self.wait([node], patient=False)
+        if name == WAIT_ATTRIBUTE:
+            await self.wait_in_band(ino)
             return
         self._gate.check_writable(node)
         self._attributes.set_xattr(node, name, value)
