@@ -116,6 +116,9 @@ class FileReply(web.FileResponse):
     async def _sendfile(
         self, request: web.BaseRequest, fobj: IO[Any], offset: int, count: int
     ) -> AbstractStreamWriter:
+        if request.transport is None or request.transport.is_closing():
+            # asyncio takes sending to who has gone for a mistake of ours.
+            raise ConnectionResetError("the client has gone")
         if self.cut_after is None or self.cut_after >= count:
             return await super()._sendfile(request, fobj, offset, count)
         if self.cut_after:
