@@ -358,6 +358,21 @@ async def test_last_bytes_that_were_slow_to_come_are_not_sent_on_an_old_look(
     assert (server.disk(folder) / "f").read_bytes() == FOREIGN
 
 
+async def test_many_uploads_at_once_leave_the_server_threads_to_answer_with(
+    server: Server, transfers: Transfers, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """23.09 blocks one for each open PATCH; a look made within it would wait for one that never comes."""
+    bases = [await Try(b"old", base=None).run(transfers, folder, f"f{i}") for i in range(24)]
+    monkeypatch.setattr(upload, "CHECK_AGE_S", 0.0)
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            for i, base in enumerate(bases):
+                assert base is not None
+                nursery.start_soon(Try(b"%d" % i, base=base).run, transfers, folder, f"f{i}")
+    files = {p.name: p.read_bytes() for p in server.disk(folder).iterdir() if p.is_file()}
+    assert files == {f"f{i}": b"%d" % i for i in range(24)}
+
+
 async def test_directory_in_the_way_is_told_before_anything_is_sent(
     client: Client, transfers: Transfers, folder: Folder
 ) -> None:

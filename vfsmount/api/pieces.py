@@ -28,8 +28,6 @@ class Pieces(AsyncIterator[bytes]):
 
     Args:
         on_progress: told the bytes of each piece once it has left.
-        gate: awaited when the first piece is ready to leave; what it raises ends the request before
-            a byte of the body is sent.
     """
 
     def __init__(
@@ -38,13 +36,11 @@ class Pieces(AsyncIterator[bytes]):
         offset: int,
         length: int,
         on_progress: Progress | None,
-        gate: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._read = read
         self._offset, self._stop = offset, offset + length
         self._sent = 0  # length of the piece handed out last, which has left when we are asked again
         self._on_progress = on_progress
-        self._gate = gate
 
     async def __anext__(self) -> bytes:
         if self._sent and self._on_progress is not None:
@@ -53,8 +49,6 @@ class Pieces(AsyncIterator[bytes]):
         if not missing:
             raise StopAsyncIteration
         data = await read_exactly(self._read, self._offset, min(READ_SIZE, missing))
-        if not self._sent and self._gate is not None:
-            await self._gate()
         self._sent = len(data)
         self._offset += len(data)
         return data

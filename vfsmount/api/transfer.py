@@ -18,7 +18,7 @@ from vfsmount.api.http import Http, read_body, stop_reading
 from vfsmount.api.pieces import Progress, ReadPiece, same_bytes
 from vfsmount.api.retry import retrying
 from vfsmount.api.tokens import FolderTokens
-from vfsmount.api.upload import OnSession, Order, UploadRun, discard
+from vfsmount.api.upload import Lanes, OnSession, Order, UploadRun, discard
 from vfsmount.core import tus
 from vfsmount.errors import (
     IsADirectory,
@@ -53,6 +53,7 @@ class Transfers:
         self._http: Http = client.http
         self._tokens = FolderTokens(client)
         self._upload_rate = tus.Rate()
+        self._lanes = Lanes()
         self._proven: set[str] = set()  # hosts that were seen to serve a file through a folder's token
 
     async def read_range(
@@ -158,7 +159,7 @@ class Transfers:
             UploadFailed: for another reason the file is not in place as it should be.
         """
         order = Order(folder, paths.creatable(path), size, read, base, session, on_session, on_progress)
-        return await UploadRun(self._client, self._http, self, order, self._upload_rate).run()
+        return await UploadRun(self._client, self._http, self, order, self._upload_rate, self._lanes).run()
 
     async def same_content(
         self,

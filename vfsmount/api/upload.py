@@ -47,6 +47,7 @@ CLEANUP_S = 3.0
 AT_ONCE_S = 90.0  # left of a token's life when everything still missing goes into one request
 LOOKS = 3
 CHECK_AGE_S = 0.3  # of a look at the target when the bytes that complete the file begin to leave
+READ_BEFORE = 1 << 20  # bytes of a request that are read before it is begun
 MEASURED = 1 << 20  # a request with fewer bytes says more about the round trip than about the rate
 CHECK = "BACKEND_OVERRIDE_STORAGE_PROXY"
 UPLOADS = ".upload"  # where the server keeps the sessions of a folder, each a file
@@ -80,8 +81,21 @@ class Order:
 READ_BACK = 64 << 10
 
 
-class _Overtaken(Exception):
-    """The target changed after it was looked at; the request was given up before its first byte."""
+class Lanes:
+    """How many requests that carry content may be open at once, all uploads together.
+
+    23.09 blocks a thread for as long as such a request is open, out of a pool of CPU count + 4 that all
+    its users share, and it needs one of them to begin a download. When senders hold them all, nobody
+    reads; and if each of them waits for the answer to another request, they do for ever.
+    """
+
+    def __init__(self) -> None:
+        # A slow line carries no more with more of them, and small files must get past the large ones.
+        self._small, self._large = trio.CapacityLimiter(2), trio.CapacityLimiter(2)
+
+    def of(self, length: int) -> trio.CapacityLimiter:
+        """Whom to wait for before `length` bytes are sent."""
+        return self._small if length <= READ_BEFORE else self._large
 
 
 class UploadRun:
@@ -89,9 +103,12 @@ class UploadRun:
 
     Args:
         rate: the speed of uploads so far; what this one measures is added.
+        lanes: shared by all uploads of a client.
     """
 
-    def __init__(self, client: Client, http: Http, target: Target, order: Order, rate: tus.Rate) -> None:
+    def __init__(
+        self, client: Client, http: Http, target: Target, order: Order, rate: tus.Rate, lanes: Lanes
+    ) -> None:
         if order.size < 0:
             raise InvalidRequest("a file has no negative size")
         self._client = client
@@ -102,6 +119,7 @@ class UploadRun:
         self._base = order.base
         self._on_session, self._on_progress = order.on_session, order.on_progress
         self._rate = rate
+        self._lanes = lanes
         self._plan = tus.Upload(
             order.size,
             blind_append=client.info.dialect is Dialect.V23,
@@ -208,14 +226,18 @@ class UploadRun:
             "Content-Length": str(length),
         }
         self._announce_if_tight(offset)
-        guarded = self._base is not ANY and offset + length >= self._plan.length
-        gate = self._still_replaceable if guarded else None
-        body = Pieces(self._read, offset, length, self._on_progress, gate)
-        started = trio.current_time()
-        try:
+        body: Pieces | bytes = Pieces(self._read, offset, length, self._on_progress)
+        async with self._lanes.of(length):
+            if self._base is not ANY and offset + length >= self._plan.length:
+                # Read before the look, so that nothing but the request itself comes after it.
+                if length <= READ_BEFORE:
+                    body = await read_exactly(self._read, offset, length) if length else b""
+                if not await self._still_replaceable():
+                    return tus.Lost(sent=False)
+            started = trio.current_time()
             happened = await self._exchange("PATCH", headers, body, tus.Accepted)
-        except _Overtaken:
-            return tus.Lost(sent=False)
+        if isinstance(body, bytes) and self._on_progress is not None:
+            self._on_progress(length)
         if isinstance(happened, tus.Accepted) and length >= MEASURED:
             self._rate.add(length, trio.current_time() - started)
         return happened
@@ -321,14 +343,18 @@ class UploadRun:
         self._found = found
         return tus.Checked() if tus.may_replace(self._base, found) else tus.Conflicting()
 
-    async def _still_replaceable(self) -> None:
-        """Look again where the last look was too long ago: a read, a new connection or other work of this
-        process took its time. Where the way there and back alone takes as long, the last look has to do."""
+    async def _still_replaceable(self) -> bool:
+        """Look again where the last look was too long ago: waiting, reading or other work of this process
+        took its time. Where the way there and back alone takes as long, the last look has to do.
+
+        Before the request, not within it: see `Lanes`.
+        """
         for _ in range(LOOKS):
             if trio.current_time() - self._looked_at <= CHECK_AGE_S:
-                return
+                break
             if not isinstance(await self._check(), tus.Checked):
-                raise _Overtaken
+                return False
+        return True
 
     async def _compare(self, made: int | None) -> tus.Event:
         """Whether the file that is there now has our content."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -28,6 +29,8 @@ class Server:
 
     Attributes:
         busy_uploads: 26.x: sessions whose lease a PATCH holds right now.
+        threads: 23.09: the storage-proxy's pool. A PATCH holds one of them while it is open, and a
+            download needs one to begin, so slow senders keep readers waiting.
     """
 
     settings: ServerSettings
@@ -40,6 +43,9 @@ class Server:
     limiter: RateLimiter = field(default_factory=RateLimiter)
     calls: Calls = field(default_factory=Calls)
     busy_uploads: set[str] = field(default_factory=set)
+    threads: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(min(32, (os.cpu_count() or 1) + 4))
+    )
     failed_logins: dict[str, list[float]] = field(default_factory=dict)
 
     @property

@@ -81,9 +81,10 @@ async def patch(request: web.Request) -> web.Response:
     if server.dialect.tus_checks:
         return await _patch_new(request, server, session, rule)
     _offset(server, session)
-    await _append(request, server, session, rule)
-    offset = session.staging.stat().st_size
-    return _finish(server, session, offset)
+    async with server.threads:
+        await _append(request, server, session, rule)
+        offset = session.staging.stat().st_size
+        return _finish(server, session, offset)
 
 
 async def _patch_new(
