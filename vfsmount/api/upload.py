@@ -236,8 +236,8 @@ class UploadRun:
                     return tus.Lost(sent=False)
             started = trio.current_time()
             happened = await self._exchange("PATCH", headers, body, tus.Accepted)
-        if isinstance(body, bytes) and self._on_progress is not None:
-            self._on_progress(length)
+        if self._on_progress is not None and not isinstance(happened, tus.Lost):
+            self._on_progress(length if isinstance(body, bytes) else 0)  # an answer is a sign of life, too
         if isinstance(happened, tus.Accepted) and length >= MEASURED:
             self._rate.add(length, trio.current_time() - started)
         return happened
