@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vfsmount.api.governor import MAX_IN_FLIGHT, Governor, background
@@ -76,6 +76,8 @@ class Window:
         return self.limit - len(self.calls)
 
 
+@example(10, [(0.0, True, False), *[(0.0, True, True)] * 5])
+@example(20, [(0.0, True, False), *[(0.0, True, True)] * 9])
 @given(
     st.integers(10, 300),
     st.lists(st.tuples(st.floats(0, 60), st.booleans(), st.booleans()), max_size=400),

@@ -16,7 +16,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-SHARE = 0.8  # of the advertised limit; the rest is for the user's other programs with this key
+SHARE = 0.8  # of the advertised limit; the rest is for the user's other programs with this key,
+LEAST_REST = 5  # and where that is fewer calls than these, a trickle would creep through it
 RESERVE = 0.25  # of the bucket that background calls leave to the foreground
 FIRST_BACKOFF_S = 60.0
 MAX_BACKOFF_S = 900.0  # one whole window: by then every call we made has left it
@@ -45,14 +46,20 @@ class Budget:
     blocked_until: dict[Class, float] = field(default_factory=lambda: dict.fromkeys(Class, 0.0))
 
     @property
+    def rest(self) -> float:
+        """Calls of the limit that are not ours."""
+        limit = self.limit or 0
+        return max(limit * (1 - SHARE), min(LEAST_REST, limit / 2))
+
+    @property
     def capacity(self) -> float:
         """Calls that may go at once from a full bucket; at least one, or nothing would ever go."""
-        return max(1.0, (self.limit or 0) * SHARE)
+        return max(1.0, (self.limit or 0) - self.rest)
 
     @property
     def rate(self) -> float:
         """Tokens that come back in a second."""
-        return max(0.001, (self.limit or 0) * SHARE / self.window_s)
+        return max(0.001, self.capacity / self.window_s)
 
     def calls_left(self, now: float) -> int | None:
         """Calls that may go now; None while no limit is known."""
@@ -83,7 +90,7 @@ class Budget:
             return
         self.limit, self.window_s = limit, window_s
         # Others use the key too: what the server has left above our margin is what we have.
-        self.tokens = min(self.capacity, remaining - limit * (1 - SHARE))
+        self.tokens = min(self.capacity, remaining - self.rest)
         self.filled_at = now
         self.refusals = 0
 
