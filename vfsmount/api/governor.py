@@ -1,7 +1,8 @@
-"""Who may call the manager now: four at a time, foreground before background, within the budget.
+"""Who may call the manager now: a few at a time, foreground before background, within the budget.
 
-More than four parallel calls bring nothing (the manager serves some 30 a second whatever the
-parallelism, contract 7 "Measured cost") and only make the foreground wait behind them.
+How many is measured: the manager serves some 30 a second whatever the parallelism (contract 7
+"Measured cost"), and then more than four only make the foreground wait behind them; where the way is
+long, more of them keep it busy.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from contextvars import ContextVar
 
 import trio
 
-from vfsmount.core.governor import Budget, Class
+from vfsmount.core.governor import Budget, Class, Concurrency
 from vfsmount.errors import RateLimited
 
-MAX_IN_FLIGHT = 4
-
 _class: ContextVar[Class] = ContextVar("vfsmount_call_class", default=Class.FOREGROUND)
+_held: ContextVar[bool] = ContextVar("vfsmount_call_turn_held", default=False)
 
 
 @contextmanager
@@ -37,7 +37,9 @@ class Governor:
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget or Budget()
+        self.concurrency = Concurrency()
         self._in_flight = 0
+        self._changed = trio.Event()  # renewed whenever a place may be free that was not
         self._numbers = itertools.count()
         self._queue: list[tuple[Class, int, trio.Event]] = []
 
@@ -58,12 +60,43 @@ class Governor:
         Raises:
             RateLimited: the budget does not allow this call before the caller's deadline.
         """
-        await self._wait()
+        held = _held.get()
+        if not held:
+            await self._wait()
+        began, in_flight = trio.current_time(), self._in_flight
         try:
             yield
         finally:
+            now = trio.current_time()
+            self.concurrency.ended(now - began, in_flight, now)
+            if not held:
+                self._in_flight -= 1
+                self._wake_first()
+
+    @asynccontextmanager
+    async def spare_turn(self) -> AsyncIterator[None]:
+        """A turn for what nobody has asked for yet: when a place is left that nobody waits for.
+
+        What is worth asking for is decided inside, as late as possible. The call made there, one at a
+        time, does not wait any more, so that whoever comes to need its answer waits for no one either.
+        """
+        while not self._is_spare():
+            wait_s = self.budget.wait_s(Class.SPECULATION, trio.current_time())
+            with trio.move_on_after(wait_s if wait_s > 0 else float("inf")):
+                await self._changed.wait()
+        self.budget.take(trio.current_time())
+        self._in_flight += 1
+        token = _held.set(True)
+        try:
+            yield
+        finally:
+            _held.reset(token)
             self._in_flight -= 1
             self._wake_first()
+
+    def _is_spare(self) -> bool:
+        idle = not self._queue and self._in_flight < self.concurrency.limit - 1
+        return idle and not self.budget.wait_s(Class.SPECULATION, trio.current_time())
 
     def on_reply(self, limit: int, remaining: int, window_s: float) -> None:
         """Feed the budget; see `Budget.on_reply`."""
@@ -90,7 +123,7 @@ class Governor:
             raise
 
     def _try(self, ticket: tuple[Class, int, trio.Event]) -> bool:
-        if self._queue[0] is not ticket or self._in_flight >= MAX_IN_FLIGHT:
+        if self._queue[0] is not ticket or self._in_flight >= self.concurrency.limit:
             return False
         now = trio.current_time()
         wait_s = self.budget.wait_s(ticket[0], now)
@@ -107,7 +140,7 @@ class Governor:
         return True
 
     async def _sleep(self, ticket: tuple[Class, int, trio.Event]) -> None:
-        first = self._queue[0] is ticket and self._in_flight < MAX_IN_FLIGHT
+        first = self._queue[0] is ticket and self._in_flight < self.concurrency.limit
         timeout = self.budget.wait_s(ticket[0], trio.current_time()) if first else float("inf")
         with trio.move_on_after(timeout):
             await ticket[2].wait()
@@ -121,5 +154,7 @@ class Governor:
         return fresh
 
     def _wake_first(self) -> None:
-        if self._queue and self._in_flight < MAX_IN_FLIGHT:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+        if self._queue and self._in_flight < self.concurrency.limit:
             self._queue[0][2].set()

@@ -18,10 +18,15 @@ from dataclasses import dataclass, field
 
 SHARE = 0.8  # of the advertised limit; the rest is for the user's other programs with this key,
 LEAST_REST = 5  # and where that is fewer calls than these, a trickle would creep through it
-RESERVE = 0.25  # of the bucket that background calls leave to the foreground
+# Of the bucket: what calls of a class leave to the more urgent ones.
+RESERVE = (0.0, 0.25, 0.5)
 FIRST_BACKOFF_S = 60.0
 MAX_BACKOFF_S = 900.0  # one whole window: by then every call we made has left it
-BACKGROUND_BACKOFF = 2.0  # background stays away this much longer than the foreground
+BACKGROUND_BACKOFF = 2.0  # the others stay away this much longer than the foreground
+# Calls in flight. A manager that works them off one after another gains nothing by more than a few,
+# and makes whoever comes next wait behind all of them; a distant one is kept busy by many.
+FEWEST, MOST = 4, 16
+FASTEST_S = 60.0  # for how long the shortest call is remembered
 
 
 class Class(enum.IntEnum):
@@ -29,6 +34,7 @@ class Class(enum.IntEnum):
 
     FOREGROUND = 0
     BACKGROUND = 1
+    SPECULATION = 2  # nobody has asked for it yet
 
 
 @dataclass(slots=True)
@@ -106,16 +112,43 @@ class Budget:
         self.refusals = min(self.refusals + 1, 10)
         self.tokens, self.filled_at = 0.0, now
         self.blocked_until[Class.FOREGROUND] = now + backoff
-        self.blocked_until[Class.BACKGROUND] = now + min(MAX_BACKOFF_S, backoff * BACKGROUND_BACKOFF)
+        for cls in (Class.BACKGROUND, Class.SPECULATION):
+            self.blocked_until[cls] = now + min(MAX_BACKOFF_S, backoff * BACKGROUND_BACKOFF)
         return backoff
 
     def _floor(self, cls: Class) -> float:
         # A bucket of one or two calls has nothing to reserve: background would never go.
         if cls is Class.FOREGROUND or self.capacity < 4:
             return 0.0
-        return self.capacity * RESERVE
+        return self.capacity * RESERVE[cls]
 
     def _fill(self, now: float) -> None:
         if now > self.filled_at:
             self.tokens = min(self.capacity, self.tokens + (now - self.filled_at) * self.rate)
             self.filled_at = now
+
+
+class Concurrency:
+    """How many calls may be in flight: more for as long as they do not hold each other up.
+
+    ``now`` is as in `Budget`.
+    """
+
+    def __init__(self) -> None:
+        self._limit = float(FEWEST)
+        self._fastest_s = float("inf")
+        self._fastest_at = 0.0
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be in flight."""
+        return int(self._limit)
+
+    def ended(self, seconds: float, in_flight: int, now: float) -> None:
+        """A call took so long, while so many were in flight, itself included."""
+        if seconds < self._fastest_s or now - self._fastest_at > FASTEST_S:
+            self._fastest_s, self._fastest_at = seconds, now
+        if seconds > 3 * self._fastest_s + 0.02:
+            self._limit = max(float(FEWEST), self._limit * 0.9)
+        elif in_flight >= self.limit and seconds < 2 * self._fastest_s + 0.01:
+            self._limit = min(float(MOST), self._limit + 1 / self._limit)

@@ -35,6 +35,7 @@ from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import HostUsage, Ino, Kind, LocalAttrs
+from vfsmount.vfs.ahead import Ahead
 from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.barrier import Barrier
 from vfsmount.vfs.conflicts import Conflicts
@@ -110,6 +111,7 @@ class Filesystem:
             entry_changed,
             lambda old, new: self._settling.replaced(old, new),
         )
+        self._ahead = Ahead(self._metadata, client.governor)
         self._blocks = BlockIndex(policy.memory)
         self._reader = Reader(transfers, self._metadata, self._blocks, self._gate, nursery)
         self._exclusion = Exclusion(self._inodes, self._gate)
@@ -194,7 +196,7 @@ class Filesystem:
         self._handles: dict[int, Handle] = {}
         self._dir_handles: dict[int, DirHandle] = {}
         self._next_fh = 1
-        for service in (self._uploader, self._removals, self._settling, self._recorder):
+        for service in (self._uploader, self._removals, self._settling, self._recorder, self._ahead):
             nursery.start_soon(service.run)
 
     # --- attributes ----------------------------------------------------------------------------
@@ -396,6 +398,7 @@ class Filesystem:
         node = self._directory(ino)
         if node.unlinked:
             raise NotFound("the directory was removed")
+        self._ahead.read(node)
         await self._metadata.refresh(node)
         fh = self._new_fh()
         self._dir_handles[fh] = DirHandle(node)

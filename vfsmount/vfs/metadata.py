@@ -103,6 +103,19 @@ class Metadata:
                 raise
             self._serve_old(directory, type(e).__name__)
 
+    async def look_ahead(self, directory: Node) -> None:
+        """Have the directory's listing before anybody asks for it.
+
+        Raises:
+            as `refresh`.
+        """
+        if directory not in self._in_flight and not directory.unlinked:
+            await self._fetch(directory)
+
+    def is_fetching(self, directory: Node) -> bool:
+        """Whether its listing is on its way."""
+        return directory in self._in_flight
+
     async def _make_fresh(self, directory: Node, max_age_s: float | None) -> None:
         while not self._is_fresh(directory, max_age_s):
             if max_age_s is None and trio.current_time() < self._silent_until and directory.listing.listed:

@@ -1,0 +1,96 @@
+"""Who reads directory after directory, and which ones come next.
+
+A walk (`find`, `du`, `ls -R`, `rsync`) goes down and to the right: a directory's subdirectories in the
+order in which they were listed, then its next siblings. Each listing takes a round trip, so the next
+ones are asked for before the walk is there. Somebody who looks into a directory here and there is no
+walk.
+
+Pure: ``now`` is seconds of any monotonic clock, the same in all calls.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from vfsmount.core.inodes import Node
+
+SEEN_WITHIN_S = 2.0  # so many directories in so long a time are a walk
+SEEN = 3
+ENDS_AFTER_S = 2.0  # without another step
+PARENT_WITHIN_S = 10.0  # a step is into a directory whose parent was read so lately
+# Listings that may be here before the walk comes to them: what is asked for in vain, where it ends, and
+# what is too old by the time it gets there, on a server that answers 30 a second.
+AHEAD = 64
+LOOKED_AT = 4 * AHEAD  # nodes looked at in one search for the next directory
+
+
+class Walk:
+    """What one mount's programs read, as one walk at a time."""
+
+    def __init__(self) -> None:
+        self._read_at: dict[Node, float] = {}  # directories read lately, oldest first
+        self._steps: deque[float] = deque(maxlen=SEEN)
+        self._at: Node | None = None
+        self._last_step = float("-inf")
+        self.ahead: set[Node] = set()  # fetched or being fetched, and not read by anybody yet
+
+    def read(self, directory: Node, now: float) -> None:
+        """A program reads a directory."""
+        again = self._read_at.pop(directory, None)
+        self._read_at[directory] = now
+        while now - next(iter(self._read_at.values())) > PARENT_WITHIN_S:
+            del self._read_at[next(iter(self._read_at))]
+        self.ahead.discard(directory)
+        if directory.parent in self._read_at and (again is None or now - again > PARENT_WITHIN_S):
+            self._steps.append(now)
+            self._at, self._last_step = directory, now
+
+    def is_on(self, now: float) -> bool:
+        """Whether somebody is walking."""
+        if now - self._last_step > ENDS_AFTER_S:
+            self.ahead.clear()
+            return False
+        return len(self._steps) == SEEN and now - self._steps[0] < SEEN_WITHIN_S + ENDS_AFTER_S
+
+    def next(self, now: float, wanted: Callable[[Node], bool]) -> Node | None:
+        """The directory to ask for next, counted as `ahead` from here on; None: none now.
+
+        Args:
+            wanted: whether a directory's listing is neither here nor on its way.
+        """
+        if not self.is_on(now) or len(self.ahead) >= AHEAD or self._at is None:
+            return None
+        for directory in islice(_onwards(self._at), LOOKED_AT):
+            if directory not in self._read_at and wanted(directory):
+                self.ahead.add(directory)
+                return directory
+        return None
+
+
+def _onwards(at: Node) -> Iterator[Node]:
+    """Directories in the order of a walk that has just come to `at`, as far as they are listed."""
+    yield from _below(at)
+    while at.parent is not None and not at.is_folder_root:
+        siblings = iter(list(at.parent.entries.values()))
+        for sibling in siblings:
+            if sibling is at:
+                break
+        for sibling in siblings:
+            if sibling.is_dir:
+                yield sibling
+                yield from _below(sibling)
+        at = at.parent
+
+
+def _below(top: Node) -> Iterator[Node]:
+    stack = [iter(list(top.entries.values()))]
+    while stack:
+        for child in stack[-1]:
+            if child.is_dir:
+                yield child
+                stack.append(iter(list(child.entries.values())))
+                break
+        else:
+            stack.pop()

@@ -1,0 +1,72 @@
+"""Listings are asked for ahead of a walk, with what the governor has to spare."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from vfsmount.api.governor import Governor
+from vfsmount.core import dircache
+from vfsmount.core.governor import MOST
+from vfsmount.core.inodes import Node
+from vfsmount.core.walk import Walk
+from vfsmount.errors import VfsError
+from vfsmount.log import event
+from vfsmount.vfs.metadata import Metadata
+
+_log = logging.getLogger("vfsmount.vfs.ahead")
+
+
+class Ahead:
+    """Fetches what a walk needs next. `run` must be running."""
+
+    def __init__(self, metadata: Metadata, governor: Governor) -> None:
+        self._metadata = metadata
+        self._governor = governor
+        self._walk = Walk()
+        self._news = trio.Event()
+
+    def read(self, directory: Node) -> None:
+        """A program reads a directory."""
+        now = trio.current_time()
+        self._walk.read(directory, now)
+        if self._walk.is_on(now):
+            self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, trio.Event()
+        news.set()
+
+    async def run(self) -> None:
+        """Ask for what comes next, for ever."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(MOST):
+                nursery.start_soon(self._ask)
+
+    async def _ask(self) -> None:
+        while True:
+            news, directory = self._news, None
+            if self._walk.is_on(trio.current_time()):
+                async with self._governor.spare_turn():
+                    directory = self._walk.next(trio.current_time(), self._is_wanted)
+                    if directory is not None:
+                        await self._fetch(directory)
+            if directory is None:
+                await news.wait()
+
+    def _is_wanted(self, directory: Node) -> bool:
+        state = dircache.state_of(directory)
+        fresh = state.fresh(trio.current_time(), self._metadata.ttl(directory))
+        return not fresh and not directory.unlinked and not self._metadata.is_fetching(directory)
+
+    async def _fetch(self, directory: Node) -> None:
+        try:
+            await self._metadata.look_ahead(directory)
+        except VfsError as e:
+            # Whoever comes there asks again, and is told.
+            event(_log, logging.DEBUG, "ahead.failed", ino=directory.ino, error=type(e).__name__)
+        except Exception:
+            # A bug here must not end the mount.
+            _log.exception("ahead.bug ino=%d", directory.ino)
+        self._tell()  # its subdirectories are known now
