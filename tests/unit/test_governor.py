@@ -8,8 +8,8 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vfsmount.api.governor import MAX_IN_FLIGHT, Governor, background
-from vfsmount.core.governor import MAX_BACKOFF_S, Budget, Class
+from vfsmount.api.governor import Governor, background
+from vfsmount.core.governor import FEWEST, MAX_BACKOFF_S, MOST, Budget, Class, Concurrency
 from vfsmount.errors import RateLimited
 
 FOREGROUND, BACKGROUND = Class.FOREGROUND, Class.BACKGROUND
@@ -113,7 +113,7 @@ async def test_four_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(call)
-    assert most == MAX_IN_FLIGHT
+    assert most == FEWEST
     assert trio.current_time() == pytest.approx(start + 5)
 
 
@@ -131,7 +131,7 @@ async def test_foreground_overtakes_waiting_background(autojump_clock: trio.test
                 nursery.start_soon(call, f"b{n}")
                 await trio.testing.wait_all_tasks_blocked(0.01)
         nursery.start_soon(call, "f")
-    assert order.index("f") == MAX_IN_FLIGHT
+    assert order.index("f") == FEWEST
     assert [name for name in order if name != "f"] == [f"b{n}" for n in range(8)]
 
 
@@ -165,7 +165,7 @@ async def test_cancelled_waiter_gives_its_place_up(autojump_clock: trio.testing.
             async with governor.turn():
                 await trio.sleep(10)
 
-        for _ in range(MAX_IN_FLIGHT):
+        for _ in range(FEWEST):
             nursery.start_soon(hold)
         await trio.testing.wait_all_tasks_blocked(0.1)
         with trio.move_on_after(1):
@@ -194,3 +194,60 @@ async def test_wait_within_the_deadline_is_waited(autojump_clock: trio.testing.M
     with trio.fail_after(60):
         async with governor.turn():
             assert trio.current_time() >= 10
+
+
+def test_calls_that_hold_each_other_up_are_few() -> None:
+    c = Concurrency()
+    for n in range(200):  # one after another in the server: each waits for the others
+        c.ended(0.03 * c.limit, c.limit, n * 0.1)
+    c.ended(0.03, 1, 20.0)
+    for n in range(200):
+        c.ended(0.03 * c.limit, c.limit, 20 + n * 0.1)
+    assert c.limit == FEWEST
+
+
+def test_calls_that_only_take_long_are_many() -> None:
+    c = Concurrency()
+    for n in range(300):
+        c.ended(0.1, c.limit, n * 0.1)
+    assert c.limit == MOST
+    for n in range(300):  # few of them prove nothing
+        c.ended(0.1, 2, 30 + n * 0.1)
+    assert c.limit == MOST
+
+
+async def test_speculation_leaves_a_place_and_waits_for_everybody(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    governor = Governor()
+    done: list[str] = []
+
+    async def call(name: str, seconds: float) -> None:
+        async with governor.turn():
+            await trio.sleep(seconds)
+        done.append(name)
+
+    async def speculate(name: str) -> None:
+        async with governor.spare_turn():
+            await call(name, 1.0)
+
+    async with trio.open_nursery() as nursery:
+        for n in range(FEWEST):
+            nursery.start_soon(speculate, f"s{n}")
+        await trio.sleep(0.5)
+        nursery.start_soon(call, "asked for", 0.1)  # at once: a place was left
+        await trio.sleep(0.3)
+        assert done == ["asked for"]
+    assert sorted(done[1:]) == [f"s{n}" for n in range(FEWEST)] and done[-1] != "asked for"
+    assert governor._in_flight == 0
+
+
+def test_speculation_leaves_half_of_the_budget() -> None:
+    budget = Budget()
+    budget.on_reply(1000, 1000, 900.0, 0.0)
+    gone = 0
+    while budget.wait_s(Class.SPECULATION, 0.0) == 0:
+        budget.take(0.0)
+        gone += 1
+    assert gone == 400
+    assert budget.wait_s(BACKGROUND, 0.0) == 0
