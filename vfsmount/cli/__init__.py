@@ -20,6 +20,7 @@ COMMANDS = {
     "umount": ("vfsmount.cli.umount", "Unmount and wait until everything is on the server."),
     "status": ("vfsmount.cli.status", "Show what is not on the server yet, errors and conflicts."),
     "wait": ("vfsmount.cli.wait", "Wait until what was written is on the server."),
+    "refresh": ("vfsmount.cli.refresh", "Believe nothing that was learnt before now of what is mounted."),
     "login": ("vfsmount.cli.login", "Log in through a webserver (session mode)."),
     "logout": ("vfsmount.cli.logout", "Forget the session-mode login."),
     "config": ("vfsmount.cli.config_cmd", "Show the settings in force, secrets masked."),

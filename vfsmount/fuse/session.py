@@ -168,7 +168,7 @@ async def _serve(
         event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint)
         async with _answering_questions(fs, spec) as control:
             with notifier.running():
-                await _answer_requests(spec.mountpoint, ready)
+                await _answer_requests(spec.mountpoint, fs, ready)
             pyfuse3.close(unmount=False)
             control.drain_begins()
             unsent = await fs.drain()
@@ -230,20 +230,24 @@ async def _attach(fd: int, operations: Operations) -> None:
         os.close(fd)
 
 
-async def _answer_requests(mountpoint: str, ready: Callable[[], None]) -> None:
+async def _answer_requests(mountpoint: str, fs: Filesystem, ready: Callable[[], None]) -> None:
     """Serve until the mount is gone: by umount(8), by fusermount3, or by a signal to us."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_unmount_on_signal, mountpoint, nursery.cancel_scope)
+        nursery.start_soon(_obey_signals, mountpoint, fs, nursery.cancel_scope)
         ready()
         await pyfuse3.main()
         nursery.cancel_scope.cancel()
 
 
-async def _unmount_on_signal(mountpoint: str, stop: trio.CancelScope) -> None:
-    # SIGHUP too: a foreground mount whose terminal closes must not leave a dead mount behind.
+async def _obey_signals(mountpoint: str, fs: Filesystem, stop: trio.CancelScope) -> None:
+    has_terminal = _has_terminal()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             event(_log, logging.INFO, "mount.signal", signal=signal.Signals(number).name)
+            if number == signal.SIGHUP and not has_terminal:
+                fs.refresh()
+                continue
+            # A foreground mount whose terminal closes must not leave a dead mount behind.
             # From a thread: the kernel may want an answer of ours before it lets go.
             try:
                 await trio.to_thread.run_sync(lambda: device.unmount(mountpoint, lazy=True))
@@ -251,3 +255,12 @@ async def _unmount_on_signal(mountpoint: str, stop: trio.CancelScope) -> None:
                 event(_log, logging.WARNING, "mount.unmount_failed", error=str(e))
             # The connection ends with the last program that uses it; ours is not to wait for ever.
             stop.deadline = trio.current_time() + _LINGER_S
+
+
+def _has_terminal() -> bool:
+    """Whether a SIGHUP may mean that our terminal was closed; else somebody sent it on purpose."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return False
+    return True

@@ -13,6 +13,8 @@ Python's `os.fsdecode` makes them, and spelt ``\\xff`` in answers.
     First and then at least every `BEAT_S` seconds a line ``{"left_files": 3, "left_bytes": 4096}``; at
     the end ``{"done": true}``, or ``{"failed": [{"name": …, "reason": …}], "left_files": …,
     "left_bytes": …}`` when something is refused, or the mount ends before all is sent.
+``{"op": "refresh", "paths": ["data/run1"]}``
+    Nothing at or below these paths (none: everything) is believed any more; ``{"done": true}``.
 
 The socket answers from the moment the mount does until everything is sent at its end.
 """
@@ -29,7 +31,7 @@ import msgspec
 import trio
 
 from vfsmount import __version__
-from vfsmount.errors import InvalidRequest, VfsError
+from vfsmount.errors import InvalidRequest, NotFound, VfsError
 from vfsmount.log import event
 from vfsmount.vfs.barrier import Barrier
 from vfsmount.vfs.filesystem import Filesystem
@@ -115,6 +117,11 @@ class Control:
                 await _send(stream, await self._status(request.limit))
             case "wait":
                 await self._wait(self._fs.barrier(map(_bytes, request.paths)), stream)
+            case "refresh":
+                for path in request.paths or [""]:
+                    with suppress(NotFound):  # so there is nothing to be forgotten
+                        self._fs.refresh(_bytes(path))
+                await _send(stream, {"done": True})
             case _:
                 raise InvalidRequest(f"this mount knows no request {request.op!r}; is it of another version?")
 

@@ -262,11 +262,14 @@ class Filesystem:
     async def _refresh_attributes(self, node: Node) -> None:
         if node.staged is not None or node.unlinked or node is self._inodes.root:
             return
-        age = trio.current_time() - node.checked_at
         if node.kind is Kind.FILE and node.opens:
-            if age >= self.policy.attr_ttl_s:
+            if self._metadata.is_stale(node, self.policy.attr_ttl_s):
                 await self._metadata.revalidate(node)
-        elif age >= self.policy.dir_ttl_s and node.parent is not None and not node.is_folder_root:
+        elif (
+            node.parent is not None
+            and not node.is_folder_root
+            and self._metadata.is_stale(node, self.policy.dir_ttl_s)
+        ):
             parent = node.parent
             await self._metadata.refresh(parent)
             if node.unlinked:
@@ -508,7 +511,7 @@ class Filesystem:
             self._refuse_link(node)
         if node.folder is not None:
             self._gate.check_reachable(node.folder)
-        stale = trio.current_time() - node.checked_at >= self.policy.attr_ttl_s
+        stale = self._metadata.is_stale(node, self.policy.attr_ttl_s)
         if node.kind is Kind.SYMLINK and (stale or node.validator is None):
             await self._metadata.follow_link(node)
         elif node.staged is None and not node.unlinked and not flags & os.O_TRUNC and (stale or writing):
@@ -666,6 +669,17 @@ class Filesystem:
     async def recover(self) -> Report:
         """Take up what mounts that died left behind; call it after `warm`, before the first request."""
         return await self._recoverer.run()
+
+    def refresh(self, path: bytes = b"") -> None:
+        """Believe nothing at or below a path that was learnt before now; the next look asks the server.
+
+        Raises:
+            NotFound: the path is not known here, so nothing is believed of it.
+        """
+        node = self.node_at(path)
+        if node is None:
+            raise NotFound("nothing is known of this path")
+        self._metadata.doubt(node)
 
     # --- what is unsent ------------------------------------------------------------------------
 

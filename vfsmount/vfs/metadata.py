@@ -74,6 +74,7 @@ class Metadata:
         self._entry_changed = entry_changed
         self._on_replaced = replaced
         self._in_flight: dict[Node, trio.Event] = {}
+        self._doubted_at = float("-inf")  # what was asked before is not believed, however young
         self._silent_until = float("-inf")
 
     # --- listings ------------------------------------------------------------------------------
@@ -225,6 +226,21 @@ class Metadata:
             and node not in self._in_flight
         )
 
+    # --- belief --------------------------------------------------------------------------------
+
+    def is_stale(self, node: Node, ttl_s: float) -> bool:
+        """Whether what is known of a file is too old to be believed."""
+        return node.checked_at < self._doubted_at or trio.current_time() - node.checked_at >= ttl_s
+
+    def doubt(self, top: Node) -> None:
+        """Believe nothing at or below a node that was not asked for from now on; nor may the kernel."""
+        self._doubted_at = trio.current_time()
+        for node in self._inodes.subtree(top):
+            if node.is_dir:
+                dircache.expire(node)
+            if node.lookups and node.parent is not None:
+                self._entry_changed(node.parent.ino, node.name)
+
     # --- names ---------------------------------------------------------------------------------
 
     async def lookup(self, parent: Node, name: bytes) -> Node:
@@ -239,9 +255,7 @@ class Metadata:
         if parent is self._inodes.root or not state.cut or self._hidden(parent, name):
             if node is None:
                 raise NotFound("no such file or directory")
-        elif node is None or (
-            not node.kind.is_local and trio.current_time() - node.checked_at >= self._policy.dir_ttl_s
-        ):
+        elif node is None or (not node.kind.is_local and self.is_stale(node, self._policy.dir_ttl_s)):
             node = await self._probe(parent, name)
         if node.kind is Kind.SYMLINK and node.validator is None:
             with suppress(NotFound, IsADirectory):  # dangling links, and links to directories, show as empty
