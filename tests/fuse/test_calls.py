@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted, run
 
 FILES = 300
+DIRECTORIES = ("a", "a/x", "a/y", "b", *(f"b/{n}" for n in range(40)), "c", "c/d", "c/d/e", "c/d/e/f")
 
 
 @pytest.fixture(scope="module", params=["23.09", "26"])
@@ -24,6 +26,10 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         few = server.folder_dir(server.create_folder("owner", "few"))
         for n in range(42):  # not a round hundred, at which a listing might have been cut
             (few / f"f{n}").touch()
+        tree = server.folder_dir(server.create_folder("owner", "tree"))
+        for name in DIRECTORIES:
+            (tree / name).mkdir()
+            (tree / name / "file").touch()
         yield server
 
 
@@ -88,3 +94,45 @@ def test_missing_names_in_a_listed_directory_cost_nothing(server: Embedded, moun
         assert not (mounted.path / "few" / f"missing{n}").exists()
     assert manager_calls(server) == {}
     assert not server.calls("storage")
+
+
+def test_find_costs_one_listing_for_each_directory(server: Embedded, mounted: Mounted) -> None:
+    """However many of them were asked for ahead."""
+    top = mounted.path / "tree"
+    found = run("find", top, "-type", "d").splitlines()
+    assert sorted(found) == sorted(str(d) for d in (top, *(top / d for d in DIRECTORIES)))
+    assert manager_calls(server) == {("GET", "/folders/{vf}/files"): len(found)}
+    assert len(run("find", top, "-ls").splitlines()) == 2 * len(found) - 1
+    assert manager_calls(server) == {("GET", "/folders/{vf}/files"): len(found)}
+
+
+def test_name_just_listed_costs_nothing_to_look_at(server: Embedded, mounted: Mounted) -> None:
+    names = os.listdir(mounted.path / "many")
+    server.reset_calls()
+    for name in names:
+        assert (mounted.path / "many" / name).stat().st_size
+    assert manager_calls(server) == {}
+    assert not server.calls("storage")
+
+
+def test_revalidating_an_open_file_costs_no_manager_call(server: Embedded, tmp_path: Path) -> None:
+    options = ("--attr-ttl", "0.1", "--dir-ttl", "600")
+    with Mounted(tmp_path, server.env("owner"), *options) as m, (m.path / "many" / "f000").open() as f:
+        assert f.read() == "content 0"
+        server.reset_calls()
+        for _ in range(10):
+            time.sleep(0.15)
+            assert os.fstat(f.fileno()).st_size == 9
+        assert manager_calls(server) == {}
+        assert sum(server.calls("storage").values()) >= 5
+
+
+def test_mounting_200_folders_costs_three_calls(tmp_path: Path) -> None:
+    with Embedded(tmp_path / "data") as server:
+        for n in range(200):
+            server.create_folder("owner", f"folder{n:03d}")
+        server.reset_calls()
+        with Mounted(tmp_path, server.env("owner")) as mounted:
+            assert len(os.listdir(mounted.path)) == 200
+            asked = sum(server.calls("manager").values()) - server.count("GET", "/folders/_/hosts")
+            assert asked <= 3, server.calls("manager")
