@@ -25,11 +25,30 @@ _held: ContextVar[bool] = ContextVar("vfsmount_call_turn_held", default=False)
 @contextmanager
 def background() -> Iterator[None]:
     """Calls made inside, and by tasks started inside, give way to the foreground."""
-    before = _class.set(Class.BACKGROUND)
+    with _as(Class.BACKGROUND):
+        yield
+
+
+@contextmanager
+def leisurely() -> Iterator[None]:
+    """Calls made inside, and by tasks started inside, give way to all others and leave them half of the
+    budget."""
+    with _as(Class.SPECULATION):
+        yield
+
+
+@contextmanager
+def _as(cls: Class) -> Iterator[None]:
+    before = _class.set(cls)
     try:
         yield
     finally:
         _class.reset(before)
+
+
+def class_now() -> Class:
+    """In whose name calls are made here."""
+    return _class.get()
 
 
 class Governor:

@@ -10,11 +10,14 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
 
 from vfsmount import errors
+from vfsmount.api.governor import leisurely
+from vfsmount.fuse.indexers import is_indexer
 from vfsmount.log import event
 from vfsmount.vfs.deadline import within
 
@@ -83,7 +86,7 @@ def handler(
     @functools.wraps(method)
     async def guarded(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            with within(self.deadline_s):
+            with within(self.deadline_s), _manners(args):
                 return await method(self, *args, **kwargs)
         except pyfuse3.FUSEError:
             raise
@@ -99,3 +102,13 @@ def handler(
         raise AssertionError("unreachable")  # `within` either returns or raises
 
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, T]], guarded)
+
+
+def _manners(args: tuple[Any, ...]) -> AbstractContextManager[None]:
+    """How urgent a request is, from its context, which comes last where there is one."""
+    if args and isinstance(args[-1], pyfuse3.RequestContext) and is_indexer(args[-1].pid):
+        return leisurely()
+    return _URGENT
+
+
+_URGENT: AbstractContextManager[None] = nullcontext()

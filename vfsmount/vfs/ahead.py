@@ -6,9 +6,9 @@ import logging
 
 import trio
 
-from vfsmount.api.governor import Governor
+from vfsmount.api.governor import Governor, class_now
 from vfsmount.core import dircache
-from vfsmount.core.governor import MOST
+from vfsmount.core.governor import MOST, Class
 from vfsmount.core.inodes import Node
 from vfsmount.core.walk import Walk
 from vfsmount.errors import VfsError
@@ -29,6 +29,8 @@ class Ahead:
 
     def read(self, directory: Node) -> None:
         """A program reads a directory."""
+        if class_now() is not Class.FOREGROUND:
+            return
         now = trio.current_time()
         self._walk.read(directory, now)
         if self._walk.is_on(now):

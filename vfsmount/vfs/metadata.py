@@ -15,9 +15,11 @@ from contextlib import suppress
 import trio
 
 from vfsmount.api.client import Client
+from vfsmount.api.governor import class_now
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.foldernames import shown_folders
+from vfsmount.core.governor import Class
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.errors import (
     AuthFailed,
@@ -73,7 +75,7 @@ class Metadata:
         self._changed = changed
         self._entry_changed = entry_changed
         self._on_replaced = replaced
-        self._in_flight: dict[Node, trio.Event] = {}
+        self._in_flight: dict[Node, tuple[trio.Event, Class]] = {}
         self._doubted_at = float("-inf")  # what was asked before is not believed, however young
         self._silent_until = float("-inf")
 
@@ -122,10 +124,11 @@ class Metadata:
             if max_age_s is None and trio.current_time() < self._silent_until and directory.listing.listed:
                 return
             waiting = self._in_flight.get(directory)
-            if waiting is None:
+            # What an indexer asked for may have to wait for long; nobody else waits with it.
+            if waiting is None or waiting[1] > class_now():
                 await self._fetch(directory)
                 return
-            await waiting.wait()
+            await waiting[0].wait()
 
     def _is_fresh(self, directory: Node, max_age_s: float | None) -> bool:
         ttl = self.ttl(directory) if max_age_s is None else max_age_s
@@ -136,14 +139,16 @@ class Metadata:
         return self._policy.folder_ttl_s if directory is self._inodes.root else self._policy.dir_ttl_s
 
     async def _fetch(self, directory: Node) -> None:
-        done = self._in_flight[directory] = trio.Event()
+        done = trio.Event()
+        self._in_flight[directory] = ours = (done, class_now())
         try:
             if directory is self._inodes.root:
                 await self._fetch_folders()
             else:
                 await self._fetch_listing(directory)
         finally:
-            del self._in_flight[directory]
+            if self._in_flight.get(directory) is ours:
+                del self._in_flight[directory]
             done.set()
 
     def _serve_old(self, directory: Node, error: str) -> None:

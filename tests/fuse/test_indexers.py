@@ -1,0 +1,40 @@
+"""Programs that read everything get what others leave."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.embedded import Embedded
+from tests.support.mounting import Mounted, run
+
+LIMIT, DIRECTORIES = 100, 70
+SHARE = int(LIMIT * 0.8 * 0.5)
+
+
+@pytest.mark.parametrize("name", ["updatedb", "ls"])
+def test_indexer_leaves_half_of_the_budget_to_people(tmp_path: Path, name: str) -> None:
+    program = tmp_path / name
+    shutil.copy("/bin/ls", program)
+    with Embedded(tmp_path / "data", rate_limit=LIMIT) as server:
+        disk = server.folder_dir(server.create_folder("owner", "data"))
+        for n in range(DIRECTORIES):
+            (disk / f"d{n:02d}").mkdir()
+        with Mounted(tmp_path, server.env("owner"), "--deadline", "2", "--dir-ttl", "600") as mounted:
+            server.reset_calls()
+            command = [program, "-R", mounted.path / "data"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            asked = server.count("GET", "/folders/{vf}/files")
+            if name != "updatedb":
+                assert (done.returncode, asked) == (0, DIRECTORIES + 1)
+                return
+            assert SHARE - 10 <= asked <= SHARE + 2 and "busy" in done.stderr
+            left = [n for n in range(DIRECTORIES) if f"d{n:02d}'" in done.stderr]
+            for n in left[:20]:
+                assert run("ls", mounted.path / "data" / f"d{n:02d}") == ""
+            assert server.count("GET", "/folders/{vf}/files") == asked + 20
+            assert os.path.ismount(mounted.path)
