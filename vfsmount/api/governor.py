@@ -80,7 +80,9 @@ class Governor:
             RateLimited: the budget does not allow this call before the caller's deadline.
         """
         held = _held.get()
-        if not held:
+        if held:
+            self.budget.take(trio.current_time())
+        else:
             await self._wait()
         began, in_flight = trio.current_time(), self._in_flight
         try:
@@ -103,7 +105,6 @@ class Governor:
             wait_s = self.budget.wait_s(Class.SPECULATION, trio.current_time())
             with trio.move_on_after(wait_s if wait_s > 0 else float("inf")):
                 await self._changed.wait()
-        self.budget.take(trio.current_time())
         self._in_flight += 1
         token = _held.set(True)
         try:

@@ -7,7 +7,6 @@ import logging
 import trio
 
 from vfsmount.api.governor import Governor, class_now
-from vfsmount.core import dircache
 from vfsmount.core.governor import MOST, Class
 from vfsmount.core.inodes import Node
 from vfsmount.core.walk import Walk
@@ -51,16 +50,11 @@ class Ahead:
             news, directory = self._news, None
             if self._walk.is_on(trio.current_time()):
                 async with self._governor.spare_turn():
-                    directory = self._walk.next(trio.current_time(), self._is_wanted)
+                    directory = self._walk.next(trio.current_time(), self._metadata.may_look_ahead)
                     if directory is not None:
                         await self._fetch(directory)
             if directory is None:
                 await news.wait()
-
-    def _is_wanted(self, directory: Node) -> bool:
-        state = dircache.state_of(directory)
-        fresh = state.fresh(trio.current_time(), self._metadata.ttl(directory))
-        return not fresh and not directory.unlinked and not self._metadata.is_fetching(directory)
 
     async def _fetch(self, directory: Node) -> None:
         try:

@@ -107,7 +107,8 @@ class Metadata:
             self._serve_old(directory, type(e).__name__)
 
     async def look_ahead(self, directory: Node) -> None:
-        """Have the directory's listing before anybody asks for it.
+        """Have the directory's listing before anybody asks for it. Only after `may_look_ahead` said yes:
+        whoever holds a turn of the governor must not wait for who needs one.
 
         Raises:
             as `refresh`.
@@ -115,9 +116,11 @@ class Metadata:
         if directory not in self._in_flight and not directory.unlinked:
             await self._fetch(directory)
 
-    def is_fetching(self, directory: Node) -> bool:
-        """Whether its listing is on its way."""
-        return directory in self._in_flight
+    def may_look_ahead(self, directory: Node) -> bool:
+        """Whether its listing is neither here nor on its way, and can be asked for without waiting for a
+        rename to end."""
+        fresh = self._is_fresh(directory, None) or directory in self._in_flight
+        return not fresh and not directory.unlinked and not self._gate.is_moving(directory)
 
     async def _make_fresh(self, directory: Node, max_age_s: float | None) -> None:
         while not self._is_fresh(directory, max_age_s):

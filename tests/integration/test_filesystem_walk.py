@@ -1,0 +1,79 @@
+"""Listings are asked for ahead of whoever reads directory after directory, and of nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.embedded import Embedded
+from tests.support.fixtures import fresh
+from tests.support.vfs import release, serving, stall, until
+from vfsmount.api.governor import leisurely
+
+COUNT = 20
+NAMES = [f"d{n:02}" for n in range(COUNT)]
+
+
+def plant(disk: Path) -> None:
+    for name in NAMES:
+        (disk / name / "sub").mkdir(parents=True)
+        (disk / name / "file").touch()
+
+
+def listings(server: Embedded) -> int:
+    return server.count("GET", "/folders/{vf}/files")
+
+
+async def test_walk_finds_the_next_listings_there(both: Embedded, tmp_path: Path) -> None:
+    name, folder = fresh(both)
+    plant(both.folder_dir(folder))
+    async with serving(both, tmp_path, dir_ttl_s=60.0) as d:
+        both.reset_calls()
+        for directory in (name, f"{name}/d00", f"{name}/d00/sub", f"{name}/d01"):
+            await d.names(directory)
+        await until(lambda: listings(both) == 1 + 2 * COUNT)
+        for n in NAMES:
+            assert await d.names(f"{name}/{n}") == ["file", "sub"]
+            assert await d.names(f"{name}/{n}/sub") == []
+        assert listings(both) == 1 + 2 * COUNT
+
+
+@pytest.mark.parametrize("who", ["looks here and there", "indexer"])
+async def test_nobody_else_is_helped(both: Embedded, tmp_path: Path, who: str) -> None:
+    name, folder = fresh(both)
+    plant(both.folder_dir(folder))
+    async with serving(both, tmp_path, dir_ttl_s=60.0) as d:
+        both.reset_calls()
+        if who == "indexer":
+            with leisurely():
+                for directory in (name, *(f"{name}/{n}" for n in NAMES[:5])):
+                    await d.names(directory)
+        else:
+            for directory in (name, f"{name}/d00", f"{name}/d07"):
+                await d.names(directory)
+        asked = listings(both)
+        await trio.sleep(0.3)
+        assert listings(both) == asked < COUNT
+
+
+async def test_what_is_asked_for_ahead_holds_up_no_change(both: Embedded, tmp_path: Path) -> None:
+    """All but one place at the manager are taken by listings that do not come."""
+    name, folder = fresh(both)
+    plant(both.folder_dir(folder))
+    async with serving(both, tmp_path, dir_ttl_s=60.0) as d:
+        for directory in (name, f"{name}/d00", f"{name}/d00/sub"):
+            await d.names(directory)
+        both.reset_calls()
+        stall(both, "GET", "/folders/*/files", times=None)
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(d.names, f"{name}/d01")
+                await until(lambda: listings(both) >= 3)
+                await d.rename(f"{name}/d05", f"{name}/moved")
+                await d.mkdir(f"{name}/made")
+                release(both)
+                both.clear_faults()
+        assert {"moved", "made"} <= set(await d.names(name))
+        assert await d.names(f"{name}/moved") == ["file", "sub"]
