@@ -99,22 +99,24 @@ def test_greedy_caller_never_meets_a_429(limit: int, steps: list[tuple[float, bo
             budget.on_reply(limit, remaining, 900.0, now)
 
 
-async def test_four_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
-    governor, running, most, start = Governor(), 0, 0, trio.current_time()
+@pytest.mark.parametrize("serial", [True, False])
+async def test_few_at_a_time_unless_more_are_as_fast(
+    autojump_clock: trio.testing.MockClock, serial: bool
+) -> None:
+    governor, running, most = Governor(), 0, 0
 
     async def call() -> None:
         nonlocal running, most
         async with governor.turn():
             running += 1
             most = max(most, running)
-            await trio.sleep(1)
+            await trio.sleep(running if serial else 1)
             running -= 1
 
     async with trio.open_nursery() as nursery:
-        for _ in range(20):
+        for _ in range(200):
             nursery.start_soon(call)
-    assert most == FEWEST
-    assert trio.current_time() == pytest.approx(start + 5)
+    assert most <= FEWEST + 2 if serial else FEWEST + 2 < most <= MOST
 
 
 async def test_foreground_overtakes_waiting_background(autojump_clock: trio.testing.MockClock) -> None:

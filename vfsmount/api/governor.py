@@ -58,6 +58,7 @@ class Governor:
         self.budget = budget or Budget()
         self.concurrency = Concurrency()
         self._in_flight = 0
+        self._speculating = 0
         self._changed = trio.Event()  # renewed whenever a place may be free that was not
         self._numbers = itertools.count()
         self._queue: list[tuple[Class, int, trio.Event]] = []
@@ -106,16 +107,19 @@ class Governor:
             with trio.move_on_after(wait_s if wait_s > 0 else float("inf")):
                 await self._changed.wait()
         self._in_flight += 1
+        self._speculating += 1
         token = _held.set(True)
         try:
             yield
         finally:
             _held.reset(token)
             self._in_flight -= 1
+            self._speculating -= 1
             self._wake_first()
 
     def _is_spare(self) -> bool:
-        idle = not self._queue and self._in_flight < self.concurrency.limit - 1
+        limit = self.concurrency.limit
+        idle = not self._queue and self._in_flight < limit - 1 and self._speculating < limit // 2
         return idle and not self.budget.wait_s(Class.SPECULATION, trio.current_time())
 
     def on_reply(self, limit: int, remaining: int, window_s: float) -> None:

@@ -25,7 +25,7 @@ MAX_BACKOFF_S = 900.0  # one whole window: by then every call we made has left i
 BACKGROUND_BACKOFF = 2.0  # the others stay away this much longer than the foreground
 # Calls in flight. A manager that works them off one after another gains nothing by more than a few,
 # and makes whoever comes next wait behind all of them; a distant one is kept busy by many.
-FEWEST, MOST = 4, 16
+FEWEST, MOST = 4, 24
 FASTEST_S = 60.0  # for how long the shortest call is remembered
 
 
@@ -150,5 +150,5 @@ class Concurrency:
             self._fastest_s, self._fastest_at = seconds, now
         if seconds > 3 * self._fastest_s + 0.02:
             self._limit = max(float(FEWEST), self._limit * 0.9)
-        elif in_flight >= self.limit and seconds < 2 * self._fastest_s + 0.01:
+        elif in_flight >= self.limit // 2 and seconds < 2 * self._fastest_s + 0.01:
             self._limit = min(float(MOST), self._limit + 1 / self._limit)
