@@ -89,8 +89,7 @@ class Governor:
         try:
             yield
         finally:
-            now = trio.current_time()
-            self.concurrency.ended(now - began, in_flight, now)
+            self.concurrency.ended(trio.current_time() - began, in_flight)
             if not held:
                 self._in_flight -= 1
                 self._wake_first()

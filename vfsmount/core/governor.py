@@ -26,7 +26,7 @@ BACKGROUND_BACKOFF = 2.0  # the others stay away this much longer than the foreg
 # Calls in flight. A manager that works them off one after another gains nothing by more than a few,
 # and makes whoever comes next wait behind all of them; a distant one is kept busy by many.
 FEWEST, MOST = 4, 24
-FASTEST_S = 60.0  # for how long the shortest call is remembered
+ALONE_SHARE = 0.3  # of the newest call without others in flight, in what is expected of such a call
 
 
 class Class(enum.IntEnum):
@@ -129,26 +129,24 @@ class Budget:
 
 
 class Concurrency:
-    """How many calls may be in flight: more for as long as they do not hold each other up.
-
-    ``now`` is as in `Budget`.
-    """
+    """How many calls may be in flight: more for as long as they do not hold each other up."""
 
     def __init__(self) -> None:
         self._limit = float(FEWEST)
-        self._fastest_s = float("inf")
-        self._fastest_at = 0.0
+        self._alone_s = float("inf")  # what a call takes with no other beside it
 
     @property
     def limit(self) -> int:
         """Calls that may be in flight."""
         return int(self._limit)
 
-    def ended(self, seconds: float, in_flight: int, now: float) -> None:
-        """A call took so long, while so many were in flight, itself included."""
-        if seconds < self._fastest_s or now - self._fastest_at > FASTEST_S:
-            self._fastest_s, self._fastest_at = seconds, now
-        if seconds > 3 * self._fastest_s + 0.02:
+    def ended(self, seconds: float, in_flight: int) -> None:
+        """A call took so long; so many were in flight when it began, itself included."""
+        if seconds < self._alone_s:
+            self._alone_s = seconds
+        elif in_flight == 1:
+            self._alone_s += ALONE_SHARE * (seconds - self._alone_s)
+        if seconds > 3 * self._alone_s + 0.02:
             self._limit = max(float(FEWEST), self._limit * 0.9)
-        elif in_flight >= self.limit // 2 and seconds < 2 * self._fastest_s + 0.01:
+        elif in_flight >= self.limit // 2 and seconds < 2 * self._alone_s + 0.01:
             self._limit = min(float(MOST), self._limit + 1 / self._limit)
