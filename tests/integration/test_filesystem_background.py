@@ -506,3 +506,14 @@ async def test_rename_meets_a_fetch_of_the_same_file_without_deadlock(both: Embe
         await d.close(fh)
         await all_sent(d)
     assert contents(disk) == {"g": b"!" + LONG[1:]}
+
+
+async def test_synced_file_that_stays_open_is_sent_by_itself(both: Embedded, tmp_path: Path) -> None:
+    """Nothing else happens that would remind the uploader of it."""
+    name, folder = fresh(both)
+    async with background(both, tmp_path) as d:
+        fh = await d.create(f"{name}/log")
+        await d.fs.write(fh, 0, b"line 1\n")
+        await d.fs.fsync(fh)
+        await until(lambda: contents(both.folder_dir(folder)) == {"log": b"line 1\n"})
+        await d.close(fh)

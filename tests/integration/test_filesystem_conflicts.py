@@ -14,6 +14,7 @@ from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.sending import (
     REQUEST,
+    REQUESTED,
     all_sent,
     background,
     contents,
@@ -36,8 +37,10 @@ async def test_both_versions_stay_when_somebody_was_faster(
     (disk / "f").write_bytes(b"base")
     async with background(both, tmp_path) as d:
         assert await d.read(f"{name}/f") == b"base"
+        both.reset_calls()
         stall(both, "POST", REQUEST)
         await d.write(f"{name}/f", b"ours!!")
+        await until(lambda: both.count("POST", REQUESTED) == 1)  # or it is stalled after the release
         replace(disk / "f", theirs)
         release(both)
         await all_sent(d)
@@ -57,8 +60,10 @@ async def test_who_has_the_loser_open_goes_on_with_it(both: Embedded, tmp_path: 
     (disk / "f").write_bytes(b"base")
     async with background(both, tmp_path) as d:
         fh = await d.open(f"{name}/f", os.O_RDWR)
+        both.reset_calls()
         stall(both, "POST", REQUEST)
         await rewrite(d, fh, b"ours")
+        await until(lambda: both.count("POST", REQUESTED) == 1)
         replace(disk / "f", b"theirs")
         await d.fs.fsync(fh)
         task = partial(d.fs.wait)

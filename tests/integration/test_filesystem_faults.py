@@ -370,7 +370,7 @@ async def test_drain_after_an_outage_sends_everything(both: Embedded, tmp_path: 
 
 async def test_drain_waits_for_a_silent_server_once_not_once_per_file(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
-    async with serving(both, tmp_path, deadline_s=1.0) as d:
+    async with serving(both, tmp_path, deadline_s=1.0, drain_timeout_s=10.0) as d:
         for i in range(20):
             fh = await d.create(f"{name}/f{i:02}")
             await d.fs.write(fh, 0, b"%d" % i)

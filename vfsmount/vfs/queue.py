@@ -34,9 +34,10 @@ class Queue:
             due = max(due, now + OPEN_REST_S)
         detail = staged.detail
         order = urgency(detail.acked_at, detail.size) if detail is not None else (0, 0)
-        heapq.heappush(self._heap, (due, order, next(self._numbers), node))
-        if due <= now:
-            self.wake()
+        entry = (due, order, next(self._numbers), node)
+        heapq.heappush(self._heap, entry)
+        if self._heap[0] is entry:
+            self.wake()  # who waits for the next one has to wait for this one now
 
     def put_now(self, node: Node) -> None:
         """As `put`, for whoever has no clock at hand."""
