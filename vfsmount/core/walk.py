@@ -34,6 +34,7 @@ class Walk:
         self._steps: deque[float] = deque(maxlen=SEEN)
         self._at: Node | None = None
         self._last_step = float("-inf")
+        self._coming: Iterator[Node] = iter(())  # what is left of the last search
         self.ahead: set[Node] = set()  # fetched or being fetched, and not read by anybody yet
 
     def read(self, directory: Node, now: float) -> None:
@@ -46,6 +47,12 @@ class Walk:
         if directory.parent in self._read_at and (again is None or now - again > PARENT_WITHIN_S):
             self._steps.append(now)
             self._at, self._last_step = directory, now
+            self.arrived()
+
+    def arrived(self) -> None:
+        """A listing has come, so more of what is ahead may be known: the next search begins anew."""
+        if self._at is not None:
+            self._coming = islice(_onwards(self._at), LOOKED_AT)
 
     def is_on(self, now: float) -> bool:
         """Whether somebody is walking."""
@@ -60,9 +67,9 @@ class Walk:
         Args:
             wanted: whether a directory's listing is neither here nor on its way.
         """
-        if not self.is_on(now) or len(self.ahead) >= AHEAD or self._at is None:
+        if not self.is_on(now) or len(self.ahead) >= AHEAD:
             return None
-        for directory in islice(_onwards(self._at), LOOKED_AT):
+        for directory in self._coming:
             if directory not in self._read_at and wanted(directory):
                 self.ahead.add(directory)
                 return directory

@@ -65,4 +65,5 @@ class Ahead:
         except Exception:
             # A bug here must not end the mount.
             _log.exception("ahead.bug ino=%d", directory.ino)
-        self._tell()  # its subdirectories are known now
+        self._walk.arrived()
+        self._tell()

@@ -122,13 +122,15 @@ class Settling:
             for node in [n for n, w in self._watched.items() if w.due <= now]:
                 if node not in self._watched:
                     continue  # seen to be replaced while we looked at others
-                self._looking = node, self._watched[node]
+                watched = self._watched[node]
+                self._looking = node, watched
                 try:
                     await self._look(node)
                 except Exception:
                     # A bug here must not end the mount.
                     _log.exception("settling.bug ino=%d", node.ino)
-                    self._watched.pop(node, None)
+                    if self._watched.get(node) is watched:
+                        del self._watched[node]
                 self._looking = None
 
     async def finish(self) -> None:
@@ -202,11 +204,16 @@ class Settling:
         if content is None or not version.size:
             return await self._transfers.revalidate(folder, path, version)
         start = max(0, version.size - COMPARED)
+        content.hold()  # ours may replace ours while we ask
         try:
             reply = await self._transfers.read_range(folder, path, start, version.size - start)
+            same = reply.validator == version and reply.data == await content.read(
+                start, version.size - start
+            )
         except RangeOutside:
             return await self._transfers.stat(folder, path)
-        same = reply.validator == version and reply.data == await content.read(start, version.size - start)
+        finally:
+            content.release()
         return None if same else reply.validator
 
     def abandon(self) -> None:
