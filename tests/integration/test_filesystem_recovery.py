@@ -131,6 +131,31 @@ async def test_rewrite_that_was_not_closed_leaves_what_was_closed_before(
 
 
 @pytest.mark.usefixtures("expect_warnings")
+async def test_synced_and_not_closed_is_one_version_for_the_next_mount(
+    both: Embedded, tmp_path: Path
+) -> None:
+    """Who opens it after the crash, and dies halfway in turn, has changed nothing."""
+    name, folder = fresh(both)
+    async with background(both, tmp_path) as d:
+        await write_and_travel(d, both, f"{name}/f")
+        fh = await d.open(f"{name}/f", os.O_RDWR)
+        await d.fs.write(fh, 0, b"synced")
+        await d.fs.fsync(fh)
+        await d.fs.write(fh, 6, b", later")
+    now = b"synced, later" + LONG[13:]
+    async with background(both, tmp_path) as d:
+        assert await d.read(f"{name}/f") == now
+        fh = await d.open(f"{name}/f", os.O_RDWR)
+        await d.fs.write(fh, 0, b"TORN")
+        await d.fs.write(fh, len(LONG), b" and longer")
+    both.clear_faults()
+    async with background(both, tmp_path) as d:
+        assert await d.read(f"{name}/f") == now
+        await all_sent(d)
+    assert contents(both.folder_dir(folder)) == {"f": now}
+
+
+@pytest.mark.usefixtures("expect_warnings")
 @pytest.mark.parametrize("how", ["fsync", "close"])
 async def test_part_of_a_large_file_that_was_changed_comes_to_the_whole_of_it(
     both: Embedded, tmp_path: Path, how: str

@@ -21,7 +21,7 @@ from vfsmount.errors import IsADirectory, LocalIOError, NoSpace, NotFound, VfsEr
 from vfsmount.log import event
 from vfsmount.store.records import AttrRecord, Records
 from vfsmount.store.staged import Move, Removal, StagedDetail, StagedRow
-from vfsmount.store.staging import StagingArea
+from vfsmount.store.staging import Content, StagingArea
 from vfsmount.store.syscalls import boot_id
 from vfsmount.values import NO_ATTRS, Folder, Kind, Validator
 from vfsmount.vfs.paths import conflict_name
@@ -225,6 +225,9 @@ class Recoverer:
         content = self._area.adopt(
             detail.content, detail.size, written, detail.remote_size, sealed=detail.sealed
         )
+        if not detail.sealed:
+            detail = await self._seal(row.id, detail, content)
+            row = replace(row, detail=detail)
         node = self._inodes.add(parent, name, Kind.FILE, mode=SENT_FILE_MODE)
         node.local, node.size = detail.attrs, content.size
         node.mtime_ns = node.ctime_ns = int(detail.acked_at * 1e9)
@@ -240,6 +243,15 @@ class Recoverer:
         self._recorder.adopted(content)
         self._report.resumed.append(shown)
         self._recorded(node)
+
+    async def _seal(self, row_id: int, detail: StagedDetail, content: Content) -> StagedDetail:
+        """Who wrote in place after an fsync is gone: what is found is one version from here on, and who
+        opens the file next does not change it in place."""
+        await content.sync()  # the row is not to claim more than a power cut leaves
+        content.sealed = content.size
+        detail = replace(detail, size=content.size, sealed=True)
+        await self._rows.update(row_id, detail)
+        return detail
 
     def _take_session(self, staged: StagedFile, row: StagedRow) -> None:
         """The upload that was under way, of the row's content or of an older one."""
