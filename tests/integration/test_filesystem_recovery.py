@@ -156,6 +156,28 @@ async def test_synced_and_not_closed_is_one_version_for_the_next_mount(
 
 
 @pytest.mark.usefixtures("expect_warnings")
+async def test_what_was_appended_after_an_fsync_is_part_of_what_is_found(
+    both: Embedded, tmp_path: Path
+) -> None:
+    name, folder = fresh(both)
+    async with background(both, tmp_path) as d:
+        stall(both, "POST", REQUEST, times=None)
+        fh = await d.create(f"{name}/f", os.O_RDWR)
+        await d.fs.write(fh, 0, b"synced")
+        await d.fs.fsync(fh)
+        await d.fs.write(fh, 6, b", appended")
+    async with background(both, tmp_path) as d:
+        assert await d.read(f"{name}/f") == b"synced, appended"
+        fh = await d.open(f"{name}/f", os.O_RDWR)
+        await d.fs.write(fh, 0, b"S")  # to a clone
+        await d.close(fh)
+        assert await d.read(f"{name}/f") == b"Synced, appended"
+        both.clear_faults()
+        await all_sent(d)
+    assert contents(both.folder_dir(folder)) == {"f": b"Synced, appended"}
+
+
+@pytest.mark.usefixtures("expect_warnings")
 @pytest.mark.parametrize("how", ["fsync", "close"])
 async def test_part_of_a_large_file_that_was_changed_comes_to_the_whole_of_it(
     both: Embedded, tmp_path: Path, how: str

@@ -320,7 +320,10 @@ class StagingArea:
         }
 
     def adopt(self, name: str, size: int, written: Extents, remote_size: int, *, sealed: bool) -> Content:
-        """The content of a row of a claimed directory. `sealed`: cut to `size`, what came later is gone.
+        """The content of a row of a claimed directory.
+
+        Args:
+            sealed: it is cut to `size`, what came later is gone; otherwise that is part of it.
 
         Raises:
             NoSpace, LocalIOError.
@@ -337,6 +340,8 @@ class StagingArea:
         content.remote_size = min(remote_size, content.size)
         content.written = written
         written.cut(content.size)
+        if content.size > size:
+            written.add(size, content.size)  # behind the end that was acknowledged: no server's bytes
         content.sealed = content.size if sealed else 0
         content.rest()
         self.account(written.total)

@@ -249,7 +249,8 @@ class Recoverer:
         opens the file next does not change it in place."""
         await content.sync()  # the row is not to claim more than a power cut leaves
         content.sealed = content.size
-        detail = replace(detail, size=content.size, sealed=True)
+        written = detail.written and tuple(content.written)
+        detail = replace(detail, size=content.size, sealed=True, written=written)
         await self._rows.update(row_id, detail)
         return detail
 
