@@ -144,12 +144,18 @@ class Listing:
 
     Attributes:
         entries: in the server's order, ``.upload`` included.
-        cut: the server may have left entries out (a count at a plausible scandir limit), so a name
-            that is not here is unknown, not missing.
+        count: entries as the server sent them; those that could not be shown are left out.
+        cut: entries may be missing, so a name that is not here is unknown.
     """
 
     entries: tuple[RemoteEntry, ...]
+    count: int
     cut: bool
+
+    @property
+    def unfit(self) -> int:
+        """Entries that were left out."""
+        return self.count - len(self.entries)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,16 +67,26 @@ class Site:
 @pytest.fixture(scope="session", params=SERVERS)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One mount shared by all tests on a server; each uses a `folder` of its own."""
-    directory = tmp_path_factory.mktemp(request.param)
+    with mounted_site(tmp_path_factory.mktemp(request.param), request.param, "--sync") as site:
+        yield site
+
+
+@contextmanager
+def mounted_site(directory: Path, server: str, *options: str, **server_options: object) -> Iterator[Site]:
+    """A server as named in `SERVERS` with a mount on it.
+
+    Args:
+        server_options: of the embedded one, as `Embedded` takes them.
+    """
     embedded = None
-    if request.param != "live":
+    if server != "live":
         # All tests share one key; with a usual limit the later ones would wait for the earlier ones' calls.
-        dialect = request.param.removeprefix("embedded-")
-        embedded = Embedded(directory / "data", dialect=dialect, rate_limit=10_000_000)
+        limits = {"rate_limit": 10_000_000, **server_options}
+        embedded = Embedded(directory / "data", dialect=server.removeprefix("embedded-"), **limits)
     try:
         env = embedded.env("owner") if embedded else dict(live_environment("owner"))
         owner = RawClient(env)
-        with Mounted(directory, env, "--sync", "--dir-ttl", "1", "--attr-ttl", "0.5") as mounted:
+        with Mounted(directory, env, "--dir-ttl", "1", "--attr-ttl", "0.5", *options) as mounted:
             yield Site(mounted, embedded, owner, env)
         owner.close()
         assert not mounted.warnings()
@@ -96,6 +107,13 @@ def no_dead_mount_stays(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture
 def folder(site: Site) -> Iterator[Path]:
     """A new vfolder of the test's own, as it shows on the mount."""
+    with new_folder(site) as path:
+        yield path
+
+
+@contextmanager
+def new_folder(site: Site) -> Iterator[Path]:
+    """A vfolder as it shows on the mount; it goes at the end."""
     path = site.mounted.path / f"fuse-{os.getpid()}-{next(_numbers)}"
     path.mkdir()
     yield path

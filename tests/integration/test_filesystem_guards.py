@@ -115,9 +115,9 @@ async def test_rename_of_what_did_not_arrive_sends_it_to_the_new_name(both: Embe
     ids=["slash", "up", "", "long", "nul", "utf16"],
 )
 def test_listing_with_a_name_that_cannot_be_shown_does_not_pass_for_empty(name: str) -> None:
-    listing, dropped = shapes.listing({"items": [{"name": name, "type": "FILE", "size": 1}]})
-    assert (listing.entries, listing.cut, dropped) == ((), True, 1)
-    assert shapes.listing({"items": []})[0].cut is False
+    listing = shapes.listing({"items": [{"name": name, "type": "FILE", "size": 1}]})
+    assert (listing.entries, listing.cut, listing.unfit) == ((), True, 1)
+    assert shapes.listing({"items": []}).cut is False
 
 
 @pytest.mark.usefixtures("expect_warnings")

@@ -73,7 +73,7 @@ class Directory(RuleBasedStateMachine):
             items = items[:keep]
         entries = [RemoteEntry(n.encode(), k, 1, 0o644, 0, 0) for n, k in items]
         entries.append(RemoteEntry(HIDDEN, Kind.DIRECTORY, 0, 0o755, 0, 0))
-        self.fetches.append(Fetch(ticket, Listing(tuple(entries), cut), set()))
+        self.fetches.append(Fetch(ticket, Listing(tuple(entries), len(entries) + cut, cut), set()))
 
     @rule(index=st.integers(0, 2))
     @precondition(lambda self: self.fetches)

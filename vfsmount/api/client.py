@@ -45,6 +45,7 @@ class Client(FileCalls, SharingCalls, DotfileCalls, TaskCalls):
         """
         self._settings = settings
         self._warned = set()
+        self._limits = {}
         self.http = Http(settings, transport)
         self._manager = Manager(settings, self.http, cookie=stored_cookie(settings), now=now)
 

@@ -12,6 +12,9 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import trio
 
 from vfsmount.api import diagnose, paths, shapes
 from vfsmount.api.decode import loads
@@ -20,6 +23,7 @@ from vfsmount.api.dialect import Dialect
 from vfsmount.api.folders import FolderCalls
 from vfsmount.api.manager import Reply
 from vfsmount.config import ApiSettings
+from vfsmount.core.listinglimit import ListingLimit
 from vfsmount.errors import (
     IsADirectory,
     NameTooLong,
@@ -34,12 +38,21 @@ from vfsmount.values import Folder, Grant, Listing
 
 log = logging.getLogger("vfsmount.api")
 
+# Entries; longer ones are read in a thread, because others are to be served meanwhile.
+LONG_LISTING = 5000
+
 
 class FileCalls(FolderCalls):
     """Part of `Client`: files."""
 
     _settings: ApiSettings
     _warned: set[tuple[str, str]]
+    _limits: dict[str, ListingLimit]
+
+    def listing_limit(self, folder: Folder) -> ListingLimit:
+        """What the folder's storage-proxy has shown of its limit for listings."""
+        proxy, _, _ = folder.host.partition(":")
+        return self._limits.setdefault(proxy, ListingLimit())
 
     async def list_files(self, folder: Folder, path: str) -> Listing:
         """One directory, with the attributes of its entries.
@@ -56,11 +69,21 @@ class FileCalls(FolderCalls):
             reply = await self._list(folder, rel)
         except RemoteError as e:
             raise await self._explain(folder, e, diagnose.for_listing, rel) from e
-        found, dropped = shapes.listing(reply.json)
-        if dropped and (folder.id, rel) not in self._warned:
+        found = await self._read_listing(folder, reply)
+        if found.unfit and (folder.id, rel) not in self._warned:
             self._warned.add((folder.id, rel))
-            event(log, logging.WARNING, "listing.unfit", folder=folder.id, dropped=dropped)
+            event(log, logging.WARNING, "listing.unfit", folder=folder.id, dropped=found.unfit)
         return found
+
+    async def _read_listing(self, folder: Folder, reply: Reply) -> Listing:
+        items = reply.object.get("items")
+        if isinstance(items, list) and len(items) > LONG_LISTING:
+            found = await trio.to_thread.run_sync(shapes.listing, reply.json)
+        else:
+            found = shapes.listing(reply.json)
+        limit = self.listing_limit(folder)
+        limit.saw(found.count, trio.current_time())
+        return replace(found, cut=found.cut or limit.may_be_cut(found.count))
 
     async def mkdir(
         self, folder: Folder, path: str, *, parents: bool = False, exist_ok: bool = False
@@ -239,7 +262,7 @@ class FileCalls(FolderCalls):
 
     async def _try_list(self, folder: Folder, rel: str) -> Listing | None:
         try:
-            return shapes.listing((await self._list(folder, rel)).json)[0]
+            return await self._read_listing(folder, await self._list(folder, rel))
         except RemoteError:
             if not rel:
                 raise NotFound("the folder is gone from the storage host") from None

@@ -71,8 +71,8 @@ class Hosts:
     usage: Mapping[str, HostUsage]
 
 
-def listing(reply: object) -> tuple[Listing, int]:
-    """(the listing, how many of its entries were unfit and left out).
+def listing(reply: object) -> Listing:
+    """One directory; `cut` where entries had to be left out, else not judged.
 
     Raises:
         ProtocolError: the reply has no list of items.
@@ -81,26 +81,12 @@ def listing(reply: object) -> tuple[Listing, int]:
     if not isinstance(items, list):
         raise ProtocolError("a listing without items")
     entries: dict[bytes, RemoteEntry] = {}
-    dropped = 0
     for raw in items:
         entry = _entry(raw)
-        if entry is None or entry.name in entries:
-            dropped += 1
-        else:
-            entries[entry.name] = entry
+        if entry is not None:
+            entries.setdefault(entry.name, entry)
     # A directory with names we cannot show must never pass for empty: removing it removes them too.
-    return Listing(tuple(entries.values()), cut=dropped > 0 or may_be_cut(len(items))), dropped
-
-
-def may_be_cut(count: int) -> bool:
-    """Whether a listing of ``count`` entries may have been cut at the server's scandir limit.
-
-    The server stops without a mark. The default limit is 1000 and administrators choose round
-    numbers, so a round hundred is suspect from 100 on; above 1000 everything is, because a limit
-    was evidently raised to a value we do not know. Wrong suspicion costs a probe, wrong trust
-    would hide files.
-    """
-    return count >= 1000 or (count >= 100 and count % 100 == 0)
+    return Listing(tuple(entries.values()), len(items), cut=len(entries) < len(items))
 
 
 def folder(raw: object) -> Folder | None:

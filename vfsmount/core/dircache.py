@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.core.listinglimit import ListingLimit
 from vfsmount.values import Listing, RemoteEntry
 
 
@@ -20,7 +21,9 @@ class ListingState:
 
     Attributes:
         fetched_at: when the last listing was asked for; -inf when it is no longer believed.
-        cut: the server may have left names out, so a missing name is unknown.
+        count: entries of the last listing.
+        unfit: some of them could not be shown.
+        limit: what is known of the limit at which such listings are cut.
         listed: there has been a listing; `expire` does not undo that.
         attrs_loaded: what the records say of its names has been taken in.
         changed: name → number of our last change to it, while a fetch is in flight.
@@ -28,13 +31,25 @@ class ListingState:
     """
 
     fetched_at: float = float("-inf")
-    cut: bool = False
+    count: int = 0
+    unfit: bool = False
+    limit: ListingLimit | None = None
     change_no: int = 0
     fetches: int = 0
     listed: bool = False
     attrs_loaded: bool = False
     changed: dict[bytes, int] = field(default_factory=dict)
     expiries: int = 0
+
+    @property
+    def cut(self) -> bool:
+        """Whether the server may have left names out, so that a missing name is unknown."""
+        return self.unfit or (self.limit is not None and self.limit.may_be_cut(self.count))
+
+    @property
+    def likely_cut(self) -> bool:
+        """`cut`, and likely enough to tell people of it."""
+        return self.unfit or (self.limit is not None and self.limit.is_likely(self.count))
 
     def fresh(self, now: float, ttl: float) -> bool:
         return now - self.fetched_at < ttl
@@ -95,7 +110,8 @@ def expire(directory: Node) -> None:
 def known_empty(directory: Node, now: float) -> None:
     """We just made this directory: it is listed, and it is empty."""
     state = state_of(directory)
-    state.fetched_at, state.cut, state.listed = now, False, True
+    state.fetched_at, state.listed = now, True
+    state.count, state.unfit = 0, False
 
 
 def changed_since(directory: Node, ticket: Ticket) -> set[bytes]:
@@ -111,7 +127,8 @@ def merge(
     update: Callable[[Node, RemoteEntry], None],
     hidden: Callable[[bytes], bool],
     keep: Callable[[Node], bool],
-) -> None:
+    limit: ListingLimit | None = None,
+) -> list[Node]:
     """Make the tree say what the listing says, except where we know better.
 
     Args:
@@ -120,6 +137,10 @@ def merge(
         keep: nodes that stay whatever the listing says, such as those with unsent content in them.
             (If the server had the file and somebody removed it there, sending it again is what
             keeps the data.)
+        limit: what is known of the limit at which such listings are cut.
+
+    Returns:
+        nodes that the listing may only have left out: they stay, and are in doubt.
     """
     state = state_of(directory)
     newer = changed_since(directory, ticket)
@@ -137,12 +158,13 @@ def merge(
         if node is None:
             node = inodes.add(directory, entry.name, entry.kind, mode=entry.mode)
         update(node, entry)
+    doubtful = [n for name, n in directory.entries.items() if name not in seen and not keep(n)]
     if not listing.cut:
-        for name in [n for n in directory.entries if n not in seen]:
-            node = directory.entries[name]
-            if not keep(node):
-                inodes.unlink(node)
+        for node in doubtful:
+            inodes.unlink(node)
+        doubtful = []
     abandon_fetch(directory)
-    state.cut, state.listed = listing.cut, True
+    state.count, state.unfit, state.limit, state.listed = listing.count, listing.unfit > 0, limit, True
     if state.expiries == ticket.expiries:
         state.fetched_at = max(state.fetched_at, ticket.asked_at)
+    return doubtful

@@ -119,11 +119,14 @@ class FileReply(web.FileResponse):
     async def _sendfile(
         self, request: web.BaseRequest, fobj: IO[Any], offset: int, count: int
     ) -> AbstractStreamWriter:
-        if request.transport is None or request.transport.is_closing():
-            # asyncio takes sending to who has gone for a mistake of ours.
-            raise ConnectionResetError("the client has gone")
         if self.cut_after is None or self.cut_after >= count:
-            return await super()._sendfile(request, fobj, offset, count)
+            try:
+                return await super()._sendfile(request, fobj, offset, count)
+            except RuntimeError:
+                # asyncio takes sending to who has gone for a mistake of ours.
+                if request.transport is not None and not request.transport.is_closing():
+                    raise
+                raise ConnectionResetError("the client has gone") from None
         if self.cut_after:
             await super()._sendfile(request, fobj, offset, self.cut_after)
         raise ConnectionResetError("cut after the first bytes")

@@ -242,7 +242,7 @@ class Filesystem:
         node = self._inodes.get(parent)
         state = dircache.state_of(node)
         if state.cut:
-            return 0.0
+            return self._metadata.ttl(node)  # the name itself was asked for
         return state.remaining(trio.current_time(), self._metadata.ttl(node))
 
     async def getattr(self, ino: int) -> Attr:
@@ -735,7 +735,7 @@ class Filesystem:
         partial = [
             f"{n.folder.name}/{os.fsdecode(self._inodes.path(n))}"
             for n in self._inodes
-            if n.is_dir and n.folder and not n.unlinked and n.listing is not None and n.listing.cut
+            if n.is_dir and n.folder and not n.unlinked and n.listing and n.listing.likely_cut
         ]
         return Status(
             unsent=tuple(self.unsent()),

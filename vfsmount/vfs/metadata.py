@@ -42,6 +42,9 @@ _log = logging.getLogger("vfsmount.vfs.metadata")
 
 # Nodes kept before listings nobody uses are dropped: about 1 KiB each.
 MAX_NODES = 200_000
+# Names of one directory, asked for one after the other where a listing left them out. Who looks one of
+# the others up asks for it.
+MOST_PROBED = 50
 
 
 class Metadata:
@@ -164,7 +167,7 @@ class Metadata:
         folder = folder_of(directory)
         self._gate.check_reachable(folder)
         path = remote_path(directory)
-        ticket = dircache.begin_fetch(directory, trio.current_time())
+        state, ticket = dircache.state_of(directory), dircache.begin_fetch(directory, trio.current_time())
         try:
             records = await self._attributes.read(directory)
             listing = await self._client.list_files(folder, path)
@@ -172,16 +175,16 @@ class Metadata:
             if not isinstance(e, NotFound | NotADirectory) or not self._stays_unsent(directory, path):
                 dircache.abandon_fetch(directory)
                 raise
-            listing = Listing((), cut=False)
+            listing = Listing((), 0, cut=False)
+        limit = self._client.listing_limit(folder)
         if directory.unlinked:
             dircache.abandon_fetch(directory)
             return
         self._make_room(directory)
-        if listing.cut and not dircache.state_of(directory).cut:
-            event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=len(listing.entries))
         newer = dircache.changed_since(directory, ticket)
         # no await until the records are taken in too: nobody is to see a listing without them
-        dircache.merge(
+        told = state.likely_cut
+        doubtful = dircache.merge(
             self._inodes,
             directory,
             ticket,
@@ -189,8 +192,22 @@ class Metadata:
             lambda node, entry: self._listed(node, entry, ticket.asked_at),
             lambda name: self._hidden(directory, name),
             self._must_stay,
+            limit,
         )
+        if state.likely_cut and not told:
+            event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=listing.count)
         await self._attributes.drop(directory, self._attributes.take(directory, records, newer))
+        await self._ask_for(directory, doubtful)
+
+    async def _ask_for(self, directory: Node, doubtful: list[Node]) -> None:
+        """Names that a listing left out are gone, or it was cut: a probe tells, and tells of the limit."""
+        for node in doubtful:
+            node.checked_at = float("-inf")
+        with suppress(RemoteUnavailable, AuthFailed, RateLimited):
+            for node in doubtful[:MOST_PROBED]:
+                if directory.entries.get(node.name) is node:
+                    with suppress(NotFound):
+                        await self._probe_unlisted(directory, node.name)
 
     def _stays_unsent(self, directory: Node, path: str) -> bool:
         """A directory is gone from the server: drop it, or say that unsent files in it keep it here."""
@@ -263,7 +280,9 @@ class Metadata:
         if parent is self._inodes.root or not state.cut or self._hidden(parent, name):
             if node is None:
                 raise NotFound("no such file or directory")
-        elif node is None or (not node.kind.is_local and self.is_stale(node, self._policy.dir_ttl_s)):
+        elif node is None:
+            node = await self._probe_unlisted(parent, name)
+        elif not node.kind.is_local and self.is_stale(node, self._policy.dir_ttl_s):
             node = await self._probe(parent, name)
         if node.kind is Kind.SYMLINK and node.validator is None:
             with suppress(NotFound, IsADirectory):  # dangling links, and links to directories, show as empty
@@ -280,6 +299,16 @@ class Metadata:
             return await self.lookup(parent, name)
         except NotFound:
             return None
+
+    async def _probe_unlisted(self, parent: Node, name: bytes) -> Node:
+        """As `_probe`, for a name that the listing did not show."""
+        state, asked_for = dircache.state_of(parent), parent.entries.get(name)
+        count, fetched_at = state.count, state.fetched_at
+        node = await self._probe(parent, name)
+        # What was made here meanwhile says nothing of the listing.
+        if node.staged is None and state.fetched_at == fetched_at and asked_for in (None, node):
+            self._client.listing_limit(folder_of(parent)).missed(count)
+        return node
 
     async def _probe(self, parent: Node, name: bytes) -> Node:
         """Ask the storage-proxy for one name; tells file, directory and missing apart (contract 4.2)."""
