@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import NewType
 
+import msgspec
+
 Ino = NewType("Ino", int)
 ROOT_INO = Ino(1)
 
@@ -119,8 +121,8 @@ ANY = AnyBase.ANY
 Base = Validator | None | AnyBase
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteEntry:
+# A Struct, because there may be 100,000 of them at a time.
+class RemoteEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of a listing: a name with the attributes the server knows.
 
     Attributes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import msgspec
 
@@ -160,12 +161,10 @@ def time_ns(value: object) -> int:
 
     The fraction may be missing, ``T`` may be a space, a time without zone is UTC.
     """
-    if isinstance(value, bool):
-        return 0
-    if isinstance(value, int | float):
-        return int(value * 1_000_000_000) if abs(value) < 1e10 else 0
     if not isinstance(value, str):
-        return 0
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return 0
+        return int(value * 1_000_000_000) if abs(value) < 1e10 else 0
     try:
         parsed = datetime.fromisoformat(value)
     except ValueError:
@@ -187,6 +186,9 @@ def mode_bits(value: object, kind: Kind) -> int:
             return int(value, 8)
         return int(value[:10]) & 0o7777
     return _DEFAULT_MODE[kind]
+
+
+_mode_bits = lru_cache(typed=True)(mode_bits)  # few different ones
 
 
 def truth(value: object) -> bool:
@@ -236,7 +238,7 @@ def _entry(raw: object) -> RemoteEntry | None:
         name=name,
         kind=kind,
         size=size,
-        mode=mode_bits(item.mode, kind),
+        mode=_mode_bits(item.mode, kind),
         mtime_ns=time_ns(item.modified),
         ctime_ns=time_ns(item.created),
     )

@@ -20,6 +20,8 @@ from typing import Any
 from vfsmount.errors import Stale
 from vfsmount.values import NO_ATTRS, ROOT_INO, Folder, Ino, Kind, LocalAttrs, Validator
 
+NEVER = float("-inf")
+
 
 class FolderRef:
     """The vfolder that all nodes of one tree share, so that a rename or a new grant reaches them all."""
@@ -84,7 +86,7 @@ class Node:
         self.version = 0  # grows with every change of the content, whoever made it: keys blocks
         self.epoch = 0  # grows only when somebody else changed it: old handles must not go on
         self.shown_epoch = 0  # of the last open: pages the kernel holds are of this one
-        self.checked_at = float("-inf")  # when the above was last confirmed
+        self.checked_at = NEVER  # when the above was last confirmed
         self.staged: Any = None  # vfs.writer.StagedFile while there is local content
         self.listing: Any = None  # core.dircache.ListingState of a directory
         # what a program set and the server cannot keep; None: not set

@@ -119,6 +119,8 @@ class FileReply(web.FileResponse):
     async def _sendfile(
         self, request: web.BaseRequest, fobj: IO[Any], offset: int, count: int
     ) -> AbstractStreamWriter:
+        if request.transport is None:
+            raise ConnectionResetError("the client has gone")
         if self.cut_after is None or self.cut_after >= count:
             try:
                 return await super()._sendfile(request, fobj, offset, count)

@@ -20,7 +20,7 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.foldernames import shown_folders
 from vfsmount.core.governor import Class
-from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.core.inodes import NEVER, InodeTable, Node
 from vfsmount.errors import (
     AuthFailed,
     IsADirectory,
@@ -201,8 +201,6 @@ class Metadata:
 
     async def _ask_for(self, directory: Node, doubtful: list[Node]) -> None:
         """Names that a listing left out are gone, or it was cut: a probe tells, and tells of the limit."""
-        for node in doubtful:
-            node.checked_at = float("-inf")
         with suppress(RemoteUnavailable, AuthFailed, RateLimited):
             for node in doubtful[:MOST_PROBED]:
                 if directory.entries.get(node.name) is node:
@@ -374,7 +372,9 @@ class Metadata:
         node.ctime_ns = entry.ctime_ns
         if node.kind is Kind.FILE:
             seen = node.validator or Validator(node.mtime_ns, node.size)
-            if not seen.matches_listing(entry.size, entry.mtime_ns):
+            if node.checked_at == NEVER:
+                node.size, node.mtime_ns = entry.size, entry.mtime_ns
+            elif not seen.matches_listing(entry.size, entry.mtime_ns):
                 node = self._replaced(node)
                 node.ctime_ns = entry.ctime_ns
                 node.validator = None
