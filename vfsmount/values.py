@@ -41,6 +41,7 @@ class LocalAttrs:
         mtime_ns, atime_ns: ns since the epoch.
         xattrs: extended attributes, (name with its ``user.``, value).
         target: where a local symlink points.
+        ino: the inode number it had, where that is not the usual one; in records only.
     """
 
     mode: int | None = None
@@ -50,6 +51,7 @@ class LocalAttrs:
     atime_ns: int | None = None
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     target: bytes = b""
+    ino: int | None = None
 
     def updated(
         self,
@@ -72,6 +74,13 @@ class LocalAttrs:
 
 
 NO_ATTRS = LocalAttrs()
+
+
+def without_number(attrs: LocalAttrs) -> LocalAttrs:
+    """The attributes alone; `NO_ATTRS` itself where there are none."""
+    alone = attrs if attrs.ino is None else replace(attrs, ino=None)
+    return NO_ATTRS if alone == NO_ATTRS else alone
+
 
 _ETAG = re.compile(r'^(?:W/)?"?([0-9a-f]+)-([0-9a-f]+)"?$')
 

@@ -540,3 +540,26 @@ async def test_removed_small_file_is_missing_at_open(both: Embedded, tmp_path: P
             await d.fs.open(ino, os.O_RDONLY)
         with pytest.raises(NotFound):
             await d.stat(f"{name}/g")
+
+
+@pytest.mark.parametrize("what", ["replaced", "removed"])
+async def test_attributes_under_a_number_that_lost_its_name_are_stale(
+    both: Embedded, tmp_path: Path, what: str
+) -> None:
+    """The kernel may ask for them on the way to opening the name: then it looks the name up again, where
+    "no such file" would end the open."""
+    name, folder = fresh(both)
+    path = both.folder_dir(folder) / "f"
+    path.write_bytes(b"old")
+    async with serving(both, tmp_path, dir_ttl_s=0.0) as d:
+        old = await d.stat(f"{name}/f")
+        path.unlink()
+        if what == "replaced":
+            path.write_bytes(b"a new one")
+        with pytest.raises(Stale):
+            await d.fs.getattr(old.ino)
+        if what == "replaced":
+            assert await d.read(f"{name}/f") == b"a new one"
+        else:
+            with pytest.raises(NotFound):
+                await d.stat(f"{name}/f")

@@ -31,6 +31,7 @@ class Tree(RuleBasedStateMachine):
         self.held: set[int] = set()  # unlinked, but still pinned
         self.ever: set[int] = {ROOT_INO}
         self.nodes: dict[int, Node] = {ROOT_INO: self.table.root}
+        self.usual: dict[tuple[int, bytes], int] = {}  # (number of the directory, name) → first number
 
     # --- helpers -------------------------------------------------------------------------------
 
@@ -63,7 +64,11 @@ class Tree(RuleBasedStateMachine):
             self.remember((name.encode(),), node)
 
     def remember(self, path: tuple[bytes, ...], node: Node) -> None:
-        assert node.ino not in self.ever, "a number was used twice"
+        assert node.ino not in self.held and node.ino not in self.paths.values(), "two have one number"
+        # Whoever had the place before had the same number, unless that is still in use.
+        first = self.usual.setdefault((self.paths.get(path[:-1], 0), path[-1]), node.ino)
+        if node.ino != first:
+            assert first in self.held or first in self.paths.values()
         self.ever.add(node.ino)
         self.nodes[node.ino] = node
         self.paths[path] = node.ino
@@ -97,6 +102,38 @@ class Tree(RuleBasedStateMachine):
         self.table.rename(self.node(path), self.node(parent), name)
         for p in [p for p in self.paths if p[: len(path)] == path]:
             self.paths[new + p[len(path) :]] = self.paths.pop(p)
+
+    @rule(index=INDEX, other=INDEX, wanted=INDEX)
+    @precondition(lambda self: len(self.paths) > 1)
+    def renumber(self, index: int, other: int, wanted: int) -> None:
+        """As records say: a number some node had once, for one, and its number for another."""
+        paths = [self.pick(index, root=False), self.pick(other, root=False)]
+        numbers = sorted(self.ever)
+        before = self.paths[paths[0]]
+        pairs = list(zip(paths, (numbers[wanted % len(numbers)], before), strict=True))[
+            : 1 + (paths[0] != paths[1])
+        ]
+        stay = {p for p in paths if self.pinned(self.paths[p]) or self.node(p).entries}
+        nodes = {p: self.node(p) for p, _ in pairs}
+        others = (set(self.paths.values()) | self.held) - {self.paths[p] for p, _ in pairs if p not in stay}
+        self.table.renumber([(nodes[p], ino) for p, ino in pairs])
+        for path, ino in pairs:
+            node = nodes[path]
+            if path in stay or ino == ROOT_INO:
+                assert node.ino == self.paths[path]
+                continue
+            if ino not in others:
+                assert node.ino == ino or ino in [n.ino for n in nodes.values()]
+            old = self.paths[path]
+            self.dirs.discard(old) if node.is_dir else None
+        for path in nodes:
+            self.paths[path] = nodes[path].ino
+        for node in nodes.values():
+            self.nodes[node.ino] = node
+            self.ever.add(node.ino)
+            self.dirs.discard(node.ino)
+            if node.is_dir:
+                self.dirs.add(node.ino)
 
     @rule(index=INDEX)
     def look_up(self, index: int) -> None:

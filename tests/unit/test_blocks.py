@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 
 from vfsmount.core.blockindex import BLOCK_SIZE, BlockIndex, BlockKey
 from vfsmount.core.readahead import MAX_WINDOW, Readahead
-from vfsmount.values import Ino
 
 
 def key(no: int, version: int = 0) -> BlockKey:
-    return BlockKey(Ino(7), version, no)
+    return BlockKey(7, version, no)
 
 
 @given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 3000))

@@ -10,17 +10,15 @@ from typing import NamedTuple
 
 from cachetools import LRUCache
 
-from vfsmount.values import Ino
-
 # One transfer unit. 128 KiB ranges reach 25 MiB/s on a real storage-proxy, 1 MiB ranges 160, and
 # larger blocks waste more on random readers. To be measured again with the disk cache.
 BLOCK_SIZE = 1 << 20
 
 
 class BlockKey(NamedTuple):
-    """One aligned piece of one version of one file."""
+    """One aligned piece of one version of one file; `serial`: of its node."""
 
-    ino: Ino
+    serial: int
     version: int
     block_no: int
 

@@ -8,13 +8,19 @@ Invariants (checked by tests/model/test_inodes_model.py):
 
 - every node but the root is either in its parent's `entries` under its own `name`, or `unlinked`;
 - an unlinked node has no parent and is kept only while it is pinned (looked up, open, staged);
-- an inode number is never used twice.
+- no two nodes have one number at a time.
+
+Numbers survive remounts: a node's usual number comes from its parent's and its name. Who has another
+one (it was renamed, or its usual number was still in use) has it recorded with its attributes.
+A number may be used again when the kernel has forgotten it; `Node.serial` never is.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 from vfsmount.errors import Stale
@@ -52,6 +58,7 @@ class Node:
         "parent",
         "recorded",
         "ref",
+        "serial",
         "shown_epoch",
         "size",
         "staged",
@@ -63,10 +70,18 @@ class Node:
     )
 
     def __init__(
-        self, ino: Ino, kind: Kind, parent: Node | None, name: bytes, ref: FolderRef | None, mode: int
+        self,
+        ino: Ino,
+        serial: int,
+        kind: Kind,
+        parent: Node | None,
+        name: bytes,
+        ref: FolderRef | None,
+        mode: int,
     ) -> None:
         # identity: InodeTable
         self.ino = ino
+        self.serial = serial  # tells it from all others that were or will be
         self.kind = kind
         self.parent = parent
         self.name = name
@@ -120,9 +135,10 @@ class InodeTable:
     """All nodes, by number and by name."""
 
     def __init__(self) -> None:
-        self._numbers = itertools.count(ROOT_INO)
+        self._serials = itertools.count()
         self._nodes: dict[Ino, Node] = {}
-        self.root = self._new(Kind.DIRECTORY, None, b"", None, 0o755)
+        self.root = Node(ROOT_INO, next(self._serials), Kind.DIRECTORY, None, b"", None, 0o755)
+        self._nodes[ROOT_INO] = self.root
         self.root.lookups = 1
 
     def __len__(self) -> int:
@@ -131,10 +147,33 @@ class InodeTable:
     def __iter__(self) -> Iterator[Node]:
         return iter(list(self._nodes.values()))
 
-    def _new(self, kind: Kind, parent: Node | None, name: bytes, ref: FolderRef | None, mode: int) -> Node:
-        node = Node(Ino(next(self._numbers)), kind, parent, name, ref, mode)
-        self._nodes[node.ino] = node
+    def _new(self, kind: Kind, parent: Node, name: bytes, ref: FolderRef | None, mode: int) -> Node:
+        node = Node(ROOT_INO, next(self._serials), kind, parent, name, ref, mode)
+        self._number(node)
         return node
+
+    def _number(self, node: Node) -> None:
+        for n in itertools.count():
+            node.ino = _number_of(node, n)
+            if node.ino not in self._nodes:
+                self._nodes[node.ino] = node
+                return
+
+    def renumber(self, wanted: Iterable[tuple[Node, int]]) -> None:
+        """Give nodes the numbers they had before, where nobody else has those and nobody has heard of
+        the ones they have."""
+        moving = [(n, i) for n, i in wanted if not n.pinned and not n.entries and i > ROOT_INO]
+        for node, _ in moving:  # all at once: two may have swapped
+            del self._nodes[node.ino]
+        unlucky = []
+        for node, ino in moving:
+            if Ino(ino) in self._nodes:
+                unlucky.append(node)
+            else:
+                node.ino = Ino(ino)
+                self._nodes[node.ino] = node
+        for node in unlucky:
+            self._number(node)
 
     def get(self, ino: int) -> Node:
         """The node of a number the kernel sent.
@@ -255,6 +294,15 @@ class InodeTable:
         return b"/".join(reversed(parts))
 
     @staticmethod
+    def attrs_to_keep(node: Node) -> LocalAttrs:
+        """What the records are to say of a node: what a program set, and its number if it is not the usual
+        one."""
+        if node.parent is None:
+            return node.local
+        number = None if node.ino == _number_of(node, 0) else int(node.ino)
+        return replace(node.local, ino=number) if number is not None else node.local
+
+    @staticmethod
     def subtree(node: Node) -> Iterator[Node]:
         """The node and everything known below it, parents first."""
         stack = [node]
@@ -262,3 +310,12 @@ class InodeTable:
             at = stack.pop()
             yield at
             stack.extend(at.entries.values())
+
+
+def _number_of(node: Node, n: int) -> Ino:
+    """The `n`-th choice of a number for a node; 63 bits, because some programs count with signed ones."""
+    assert node.parent is not None
+    # A vfolder goes by its id, so that nobody's rename changes its number.
+    name = node.folder.id.encode() if node.folder is not None and node.is_folder_root else node.name
+    at = node.parent.ino.to_bytes(8, "big") + n.to_bytes(4, "big")
+    return Ino((int.from_bytes(blake2b(at + name, digest_size=8).digest(), "big") >> 1) | 2)

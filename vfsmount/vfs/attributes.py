@@ -19,7 +19,7 @@ from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.errors import AttributeUnsupported, LocalIOError, NoAttribute, NoSpace, NotSupported
 from vfsmount.log import event
 from vfsmount.store.records import AttrRecord, Records
-from vfsmount.values import NO_ATTRS, Kind, LocalAttrs, Validator
+from vfsmount.values import NO_ATTRS, Kind, LocalAttrs, Validator, without_number
 from vfsmount.vfs.policy import MountPolicy
 
 _log = logging.getLogger("vfsmount.vfs.attributes")
@@ -64,7 +64,7 @@ class Attributes:
         if found is None:
             return []
         dircache.state_of(directory).attrs_loaded = True
-        return [r.name for r in found if r.name not in newer and not self._take(directory, r)]
+        return self._take_all(directory, [r for r in found if r.name not in newer])
 
     async def read_name(self, directory: Node, name: bytes) -> AttrRecord | None:
         """What is recorded of a name that a cut listing did not show. Asked before the server is."""
@@ -78,7 +78,7 @@ class Attributes:
 
     def take_name(self, directory: Node, record: AttrRecord | None) -> list[bytes]:
         """As `take`, for what `read_name` gave."""
-        return [] if record is None or self._take(directory, record) else [record.name]
+        return [] if record is None else self._take_all(directory, [record])
 
     async def drop(self, directory: Node, names: Iterable[bytes]) -> None:
         """Forget records that `take` found to be outdated."""
@@ -99,6 +99,15 @@ class Attributes:
             event(_log, logging.WARNING, "records.unreadable", error=str(e))
             return {}
 
+    def _take_all(self, directory: Node, found: list[AttrRecord]) -> list[bytes]:
+        """Apply records; names of those about something that is gone."""
+        outdated = [r.name for r in found if not self._take(directory, r)]
+        numbered = [(directory.entries.get(r.name), r.attrs.ino) for r in found if r.attrs.ino is not None]
+        self._inodes.renumber(
+            (node, ino) for node, ino in numbered if node is not None and node.recorded and ino is not None
+        )
+        return outdated
+
     def _take(self, directory: Node, record: AttrRecord) -> bool:
         """Apply one record; False where what it belonged to is gone."""
         if not record.name:
@@ -116,7 +125,7 @@ class Attributes:
         elif node.kind is not record.kind or not _same_version(node, record.version):
             return False
         if node.local is NO_ATTRS:
-            node.local = record.attrs
+            node.local = without_number(record.attrs)
         node.recorded = True
         return True
 
@@ -189,9 +198,10 @@ class Attributes:
 
     def _worth_keeping(self, node: Node) -> LocalAttrs:
         """A node's attributes less a mode that would be shown anyway, which is that of most files."""
-        if node.local.mode == self._policy.default_bits(node):
-            return replace(node.local, mode=None)
-        return node.local
+        attrs = self._inodes.attrs_to_keep(node)
+        if attrs.mode == self._policy.default_bits(node):
+            return replace(attrs, mode=None)
+        return attrs
 
     async def removed(self, folder: str, parent: bytes, node: Node) -> None:
         """A name is gone; `parent` is the path it was in.

@@ -18,7 +18,7 @@ from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staged import ConflictRecord, Move, StagedDetail
 from vfsmount.store.staging import Content
-from vfsmount.values import Ino, Kind, Validator
+from vfsmount.values import Ino, Kind, Validator, without_number
 from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.paths import PathGate, conflict_name, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
@@ -101,7 +101,7 @@ class Conflicts:
             return
         new = conflict_name(old, self._policy.host, time.time(), parent.entries)
         copy = self._inodes.add(parent, new, Kind.FILE, mode=SENT_FILE_MODE)
-        copy.local, copy.size = detail.attrs, detail.size
+        copy.local, copy.size = without_number(detail.attrs), detail.size
         copy.mtime_ns = copy.ctime_ns = time.time_ns()
         self._writer.attach(copy, StagedFile(content, base=None))
         dircache.record_change(parent, new)

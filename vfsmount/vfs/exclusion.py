@@ -70,6 +70,6 @@ class Exclusion:
             n for top in tops if top is not None for n in self._inodes.subtree(top) if n.staged is not None
         }
         async with AsyncExitStack() as stack:
-            for node in sorted(nodes, key=lambda n: n.ino):
+            for node in sorted(nodes, key=lambda n: n.serial):
                 await stack.enter_async_context(self.alone(node))
             yield

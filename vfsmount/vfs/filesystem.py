@@ -246,7 +246,12 @@ class Filesystem:
         return state.remaining(trio.current_time(), self._metadata.ttl(node))
 
     async def getattr(self, ino: int) -> Attr:
-        """Attributes of an inode, at most `attr_ttl_s` old for open files, `dir_ttl_s` for others."""
+        """Attributes of an inode, at most `attr_ttl_s` old for open files, `dir_ttl_s` for others.
+
+        Raises:
+            Stale: its name is gone, or stands for another file now. The kernel, which may have asked on
+                the way to opening the name, looks it up again then.
+        """
         node = self._inodes.get(ino)
         if node.unlinked and not node.opens:
             raise Stale("the file was removed")
@@ -256,7 +261,7 @@ class Filesystem:
             pass  # what is known is served as before the cut (promise P5)
         except NotFound:
             if not node.opens:
-                raise
+                raise Stale("the file was removed") from None
         return self._attr(node)
 
     async def _refresh_attributes(self, node: Node) -> None:
@@ -400,7 +405,7 @@ class Filesystem:
         """A directory handle; its listing is made sure of here, so that errors come from opendir."""
         node = self._directory(ino)
         if node.unlinked:
-            raise NotFound("the directory was removed")
+            raise Stale("the directory was removed")
         self._ahead.read(node)
         await self._metadata.refresh(node)
         fh = self._new_fh()

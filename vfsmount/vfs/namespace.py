@@ -357,9 +357,17 @@ class Namespace:
             await self._rows.end_move(self._recorder.mount, move, happened=True, replaced=replaced)
             self._recorder.changed()
             await self._attributes.moved(folder, node, old, new, current)
+            await self._keep_number(node)
             await self._save_times()
         for n in staged:
             self._uploader.look_at(n)
+
+    async def _keep_number(self, node: Node) -> None:
+        """Under its new name it has the number it had; the next mount is to give it the same."""
+        if node.staged is not None and staged_of(node).dirty:
+            await self._recorder.save_attrs(node)
+        else:
+            await self._attributes.save_if_possible(node)
 
     async def _move_recorded(
         self, parent: Node, node: Node, target: Node | None, new_parent: Node, new_name: bytes, move: Move

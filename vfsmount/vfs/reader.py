@@ -119,7 +119,7 @@ class Reader:
         for _ in range(3):
             if node.version != version:
                 break
-            key = BlockKey(node.ino, version, block_no)
+            key = BlockKey(node.serial, version, block_no)
             block = self._blocks.get(key)
             if block is not None:
                 return block
@@ -137,7 +137,7 @@ class Reader:
         """Ask for up to `window` blocks from `first` on, as far as they are missing; None if none is."""
         count, end = 0, -(-node.size // BLOCK_SIZE)
         while count < window and first + count < end:
-            key = BlockKey(node.ino, node.version, first + count)
+            key = BlockKey(node.serial, node.version, first + count)
             if key in self._in_flight or self._blocks.get(key) is not None:
                 break
             count += 1
@@ -145,7 +145,7 @@ class Reader:
             return None
         fetch = _Fetch(first, count)
         for no in range(first, first + count):
-            self._in_flight[BlockKey(node.ino, node.version, no)] = fetch
+            self._in_flight[BlockKey(node.serial, node.version, no)] = fetch
         self._nursery.start_soon(self._run, node, node.version, fetch)
         return fetch
 
@@ -161,7 +161,7 @@ class Reader:
             fetch.error = ProtocolError("reading failed unexpectedly; see the log")
         finally:
             for no in range(fetch.first, fetch.first + fetch.count):
-                self._in_flight.pop(BlockKey(node.ino, version, no), None)
+                self._in_flight.pop(BlockKey(node.serial, version, no), None)
             fetch.done.set()
 
     async def _fetch(self, node: Node, version: int, fetch: _Fetch) -> None:
@@ -198,5 +198,5 @@ class Reader:
             return
         for no in range(fetch.first, fetch.first + fetch.count):
             block = reply.data[(no - fetch.first) * BLOCK_SIZE :][:BLOCK_SIZE]
-            self._blocks.put(BlockKey(node.ino, node.version, no), block)
+            self._blocks.put(BlockKey(node.serial, node.version, no), block)
             fetch.blocks[no] = block

@@ -99,7 +99,7 @@ class Recorder:
             written=() if complete else tuple(content.checked()),
             remote_size=0 if complete else content.remote_size,
             base=staged.base,
-            attrs=node.local,
+            attrs=InodeTable.attrs_to_keep(node),
             durable=durable or on_disk,
             fallback=fallback,
         )
@@ -160,8 +160,9 @@ class Recorder:
     async def save_attrs(self, node: Node) -> None:
         """What was set for content that is not sent yet."""
         staged = staged_of(node)
-        if staged.detail is not None and staged.detail.attrs != node.local:
-            await self._write(staged, lambda: None, attrs=node.local)
+        attrs = InodeTable.attrs_to_keep(node)
+        if staged.detail is not None and staged.detail.attrs != attrs:
+            await self._write(staged, lambda: None, attrs=attrs)
 
     async def _write(
         self, staged: StagedFile, event_of: Callable[[], Event | None], **changes: object

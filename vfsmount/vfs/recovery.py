@@ -23,7 +23,7 @@ from vfsmount.store.records import AttrRecord, Records
 from vfsmount.store.staged import Move, Removal, StagedDetail, StagedRow
 from vfsmount.store.staging import Content, StagingArea
 from vfsmount.store.syscalls import boot_id
-from vfsmount.values import NO_ATTRS, Folder, Kind, Validator
+from vfsmount.values import NO_ATTRS, Folder, Kind, Validator, without_number
 from vfsmount.vfs.paths import conflict_name
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.recorder import Recorder
@@ -209,7 +209,7 @@ class Recoverer:
             (self._area.base / older.content).unlink(missing_ok=True)
 
     async def _send(self, row: StagedRow, shown: str, name: bytes) -> None:
-        parent = self._directory(row.folder, row.parent)
+        parent = await self._directory(row.folder, row.parent)
         if parent is None:
             self._report.left += 1
             return
@@ -229,7 +229,9 @@ class Recoverer:
             detail = await self._seal(row.id, detail, content)
             row = replace(row, detail=detail)
         node = self._inodes.add(parent, name, Kind.FILE, mode=SENT_FILE_MODE)
-        node.local, node.size = detail.attrs, content.size
+        if detail.attrs.ino is not None:
+            self._inodes.renumber([(node, detail.attrs.ino)])
+        node.local, node.size = without_number(detail.attrs), content.size
         node.mtime_ns = node.ctime_ns = int(detail.acked_at * 1e9)
         staged = StagedFile(content, base, change=2, acked=2, sent=0, row_id=row.id, detail=detail)
         staged.acked_content = content.hold()
@@ -285,7 +287,7 @@ class Recoverer:
             return
         if sent is not None and found is not None and found != sent:
             if abs(found.mtime_ns - sent.mtime_ns) <= BLIND_WITHIN_S * 1e9:
-                parent = self._directory(row.folder, row.parent)
+                parent = await self._directory(row.folder, row.parent)
                 taken = parent.entries if parent is not None else {}
                 await self._send(row, shown, conflict_name(row.name, self._policy.host, time.time(), taken))
                 return
@@ -304,12 +306,12 @@ class Recoverer:
     async def _take_removals(self, directory: str) -> None:
         removals = await self._rows.read_removals(directory)
         for removal in removals:
-            self._take_removal(removal)
+            await self._take_removal(removal)
         if removals:
             await self._rows.take_removals_over(directory, self._recorder.mount)
 
-    def _take_removal(self, removal: Removal) -> None:
-        parent = self._directory(removal.folder, removal.parent)
+    async def _take_removal(self, removal: Removal) -> None:
+        parent = await self._directory(removal.folder, removal.parent)
         if parent is not None and removal.name not in parent.entries:
             self._removals.adopt(parent, removal)
 
@@ -321,7 +323,7 @@ class Recoverer:
                 return node.folder
         return None
 
-    def _directory(self, folder_id: str, path: bytes) -> Node | None:
+    async def _directory(self, folder_id: str, path: bytes) -> Node | None:
         """The node of a directory, made where it is not known yet; None where that cannot be."""
         at = next(
             (n for n in self._inodes.root.entries.values() if n.folder and n.folder.id == folder_id), None
@@ -329,10 +331,14 @@ class Recoverer:
         for name in filter(None, path.split(b"/")):
             if at is None or not at.is_dir:
                 return None
+            above = self._inodes.path(at)
             child = at.entries.get(name)
             if child is None:
                 child = self._inodes.add(at, name, Kind.DIRECTORY, mode=0o755)
                 child.mtime_ns = child.ctime_ns = time.time_ns()
+                record = await self._records.read_name(folder_id, above, name)
+                if record is not None and record.attrs.ino is not None:
+                    self._inodes.renumber([(child, record.attrs.ino)])  # those below go by it
             at = child
         return at if at is not None and at.is_dir else None
 

@@ -329,7 +329,7 @@ class Uploader:
             # An fsync promised nothing about later changes, and nothing travels any more.
             upload.content.sealed = 0
         await self._recorder.sent(staged, version)
-        if clean and (node.local is not NO_ATTRS or node.recorded):
+        if clean and (node.recorded or InodeTable.attrs_to_keep(node) != NO_ATTRS):
             await self._attributes.save_if_possible(node)
         if all_of_it and detail is not None:
             # Changed in place meanwhile, it is no copy of what was sent.

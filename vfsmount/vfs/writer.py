@@ -80,8 +80,8 @@ class Writer:
 
     @property
     def staged(self) -> list[Node]:
-        """Nodes with local content, oldest number first."""
-        return sorted(self._staged, key=lambda n: n.ino)
+        """Nodes with local content, oldest first."""
+        return sorted(self._staged, key=lambda n: n.serial)
 
     @contextmanager
     def holding(self, node: Node | None) -> Iterator[None]:
@@ -238,7 +238,7 @@ class Writer:
         if not 0 < content.remote_size <= WHOLE_BELOW or node.validator is None:
             return False
         count = -(-content.remote_size // BLOCK_SIZE)
-        blocks = [self._blocks.get(BlockKey(node.ino, node.version, n)) for n in range(count)]
+        blocks = [self._blocks.get(BlockKey(node.serial, node.version, n)) for n in range(count)]
         data = b"".join(b for b in blocks if b is not None)[: content.remote_size]
         if len(data) < content.remote_size:
             return False
