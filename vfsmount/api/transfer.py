@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 import httpx
@@ -21,7 +22,10 @@ from vfsmount.api.tokens import FolderTokens
 from vfsmount.api.upload import Lanes, OnSession, Order, UploadRun, discard
 from vfsmount.core import tus
 from vfsmount.errors import (
+    InvalidName,
+    InvalidRequest,
     IsADirectory,
+    NameTooLong,
     NotFound,
     ProtocolError,
     RangeOutside,
@@ -55,6 +59,7 @@ class Transfers:
         self._upload_rate = tus.Rate()
         self._lanes = Lanes()
         self._proven: set[str] = set()  # hosts that were seen to serve a file through a folder's token
+        self._witnesses: dict[str, str] = {}  # by folder: a file that is there, until that is seen
 
     async def read_range(
         self,
@@ -206,6 +211,8 @@ class Transfers:
             except (IsADirectory, NotFound):
                 if folder.host in self._proven or folder.host in self._tokens.per_file:
                     raise
+                if await self._proves_itself(folder):
+                    raise
                 return await self._without_dst_dir(folder, rel, headers, consume, fresh)
 
         try:
@@ -214,6 +221,20 @@ class Transfers:
             raise RemoteError(
                 "the storage-proxy refuses tokens the manager has just issued", status=400
             ) from e
+
+    def is_there(self, folder: Folder, path: str) -> None:
+        """A file that certainly is there, and may be looked at to find out how the server takes tokens."""
+        if folder.host not in self._proven:
+            with suppress(InvalidName, InvalidRequest, NameTooLong):  # a name that no request can carry
+                self._witnesses[folder.id] = paths.downloadable(path)
+
+    async def _proves_itself(self, folder: Folder) -> bool:
+        """Whether a file that is there is found with the folder's token."""
+        witness = self._witnesses.get(folder.id)
+        if witness is not None:
+            with suppress(NotFound, IsADirectory, RangeOutside):
+                await self._once(folder, witness, {"Range": "bytes=0-0"}, _only_validator, fresh=False)
+        return folder.host in self._proven
 
     async def _without_dst_dir(
         self, folder: Folder, rel: str, headers: Mapping[str, str], consume: Consume[T], fresh: bool
@@ -242,6 +263,8 @@ class Transfers:
         async with self._http.exchange(
             "GET", httpx.URL(target), headers={**PLAIN, **headers}, fresh=fresh, check=CHECK
         ) as response:
+            if by_folder and response.status_code in (200, 206, 304, 416):
+                self._proven.add(folder.host)
             if response.status_code not in (200, 206, 304):
                 error = await _error(response)
                 if isinstance(error, TokenExpired):
@@ -249,8 +272,6 @@ class Transfers:
                 raise error
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise ProtocolError("the server sends another file's compressed bytes in place of this one")
-            if by_folder:
-                self._proven.add(folder.host)
             return await consume(response)
 
 

@@ -62,6 +62,8 @@ class Target(Protocol):
 
     async def stat(self, folder: Folder, path: str) -> Validator: ...
 
+    def is_there(self, folder: Folder, path: str) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -195,6 +197,8 @@ class UploadRun:
 
     async def _open(self) -> None:
         self._grant = await self._client.request_upload(self._folder, self._rel, self._plan.length)
+        if session := session_id(self._grant):
+            self._target.is_there(self._folder, f"{UPLOADS}/{session}")
         if self._on_session is not None:
             await self._on_session(self._grant)
             self._kept = True

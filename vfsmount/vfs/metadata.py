@@ -180,6 +180,8 @@ class Metadata:
         if directory.unlinked:
             dircache.abandon_fetch(directory)
             return
+        if file := next((e for e in listing.entries if e.kind is Kind.FILE), None):
+            self._transfers.is_there(folder, child_path(directory, file.name))
         self._make_room(directory)
         newer = dircache.changed_since(directory, ticket)
         # no await until the records are taken in too: nobody is to see a listing without them
