@@ -8,8 +8,9 @@ after the other, and the first of the two by turns. One JSON line; ratios are th
 
 - `cut`: each name is asked for by itself, as in a directory longer than the server's listings.
 - `listed`: one listing answers for all names.
-- `near`: each reader reads the beginning of a file of its own, a few pages.
-- `far`: each reader reads all of a file of its own, several readaheads of the kernel.
+- `blocks`: each reader reads some pages at a place of its own in one large file, which costs a block of 1 MiB;
+- `tails`: each reader reads the end of a file of its own, a block of a page: what is left is the waiting.
+  All are open before the clock starts, each by itself.
 """
 
 from __future__ import annotations
@@ -21,47 +22,36 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted
 
+T = TypeVar("T")
+BLOCK = 1 << 20
+APART = 4 * BLOCK  # further than anybody reads ahead for a first read
 RIVAL = ("--no-parallel-dirops", "--max-background", "12")
 
 
-def timed(paths: list[Path], work: Callable[[Path], object]) -> float:
-    """Seconds until as many threads as paths have done their work."""
-    with ThreadPoolExecutor(len(paths)) as pool:
-        list(pool.map(lambda _: time.sleep(0.01), paths))  # the threads are there
+def timed(jobs: Sequence[T], work: Callable[[T], object]) -> float:
+    """Seconds until as many threads as jobs have done their work."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        list(pool.map(lambda _: time.sleep(0.01), jobs))  # the threads are there
         began = time.monotonic()
-        list(pool.map(work, paths))
+        list(pool.map(work, jobs))
         return time.monotonic() - began
-
-
-def read(size: int) -> Callable[[Path], int]:
-    """Reads the first `size` bytes of a file."""
-
-    def work(path: Path) -> int:
-        with path.open("rb", buffering=0) as f:
-            left = size
-            while left > 0 and (piece := f.read(min(left, 1 << 20))):
-                left -= len(piece)
-            assert left == 0, path
-        return size
-
-    return work
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--names", type=int, default=32)
     parser.add_argument("--readers", type=int, default=64)
-    parser.add_argument("--size", type=int, default=1 << 20, help="bytes of a file that is read")
     parser.add_argument("--latency-ms", type=int, default=50)
     parser.add_argument("--dialect", default="23.09")
     parser.add_argument("--rounds", type=int, default=5)
@@ -74,7 +64,7 @@ def main() -> None:
         server = stack.enter_context(Embedded(work / "data", dialect=args.dialect, **limits))
         top = server.folder_dir(server.create_folder("owner", "bench"))
         for n in range(args.rounds):
-            plant(top / str(n), args.names, args.readers, args.size)
+            plant(top / str(n), args.names, args.readers)
         mounts = []
         for which, options in (("ours", ("--max-background", args.max_background)), ("rival", RIVAL)):
             (work / which).mkdir()
@@ -93,16 +83,18 @@ def main() -> None:
     print(json.dumps({"bench": "init", **vars(args), **found}))
 
 
-def plant(top: Path, names: int, readers: int, size: int) -> None:
-    """What one round looks at: a long directory, a short one, and two with files to read."""
+def plant(top: Path, names: int, readers: int) -> None:
+    """What one round looks at: a long directory, a short one, one with files to read, a large file."""
     for directory, count in (("cut", 1000 + names), ("listed", names)):
         (top / directory).mkdir(parents=True)
         for n in range(count):
             (top / directory / f"f{n:04d}").touch()
-    for directory in ("near", "far"):
-        (top / directory).mkdir()
-        for n in range(readers):
-            (top / directory / f"f{n:04d}").write_bytes(os.urandom(size))
+    (top / "tails").mkdir()
+    for n in range(readers):
+        with (top / "tails" / f"f{n:04d}").open("wb") as f:
+            f.truncate(BLOCK + 4096)
+    with (top / "blocks").open("wb") as f:
+        f.truncate(readers * APART)
 
 
 def one_round(top: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -117,9 +109,12 @@ def one_round(top: Path, args: argparse.Namespace) -> dict[str, float]:
         "cut": timed(unknown, os.stat),
         "listed": timed([top / "listed" / f"f{n:04d}" for n in range(args.names)], os.stat),
     }
-    for directory, size in (("near", 4096), ("far", args.size)):
-        names = sorted((top / directory).iterdir())
-        took[directory] = timed(names, read(size))
+    places = [(top / "blocks", n * APART) for n in range(args.readers)]
+    tails = [(top / "tails" / f"f{n:04d}", BLOCK) for n in range(args.readers)]
+    for what, where in (("blocks", places), ("tails", tails)):
+        with ExitStack() as stack:
+            jobs = [(stack.enter_context(p.open("rb", buffering=0)).fileno(), at) for p, at in where]
+            took[what] = timed(jobs, lambda job: os.pread(job[0], 4096, job[1]))
     return took
 
 
