@@ -8,7 +8,7 @@ after the other, and the first of the two by turns. One JSON line; ratios are th
 
 - `cut`: each name is asked for by itself, as in a directory longer than the server's listings.
 - `listed`: one listing answers for all names.
-- `blocks`: each reader reads some pages at a place of its own in one large file, which costs a block of 1 MiB;
+- `blocks`: each reader reads some pages at a place of its own in one large file, a block of 1 MiB each;
 - `tails`: each reader reads the end of a file of its own, a block of a page: what is left is the waiting.
   All are open before the clock starts, each by itself.
 """
