@@ -229,10 +229,10 @@ def home() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="vfsmount-visitor-", dir="/var/tmp"))
     path.chmod(0o755)
     (path / "top").mkdir()
-    (path / "mnt").mkdir()
-    if os.geteuid() == 0:
-        for p in (path, path / "mnt"):
-            os.chown(p, NOBODY, NOBODY)
+    for name in (".", "mnt", "run"):
+        (path / name).mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(path / name, NOBODY, NOBODY)
     yield path
     for record in (path / "state" / "mounts").glob("*.json"):  # a test that failed half-way
         os.kill(json.loads(record.read_bytes())["pid"], signal.SIGKILL)
@@ -278,8 +278,8 @@ class Visit:
     def __init__(self, prefix: list[str], home: Path, env: dict[str, str], *options: str) -> None:
         python, paths = their_python(home)
         failing = env.get("PYTHONPATH", "")
-        env = {**clean_environment({"HOME": str(home), **env}), "XDG_RUNTIME_DIR": "", "XDG_STATE_HOME": ""}
-        env |= paths
+        own = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "XDG_STATE_HOME": ""}
+        env = clean_environment({**env, **own, **paths})
         if failing and paths:
             env["PYTHONPATH"] = f"{failing}:{paths['PYTHONPATH']}"
         can = subprocess.run(
