@@ -175,7 +175,7 @@ def uses(mounted: Mounted) -> None:
     (folder / "written").unlink()
 
 
-@pytest.mark.parametrize("step", [step for step in failing_init.STEPS if step != "offer"])
+@pytest.mark.parametrize("step", [s for s in failing_init.STEPS if s not in failing_init.HARMLESS])
 def test_mount_goes_on_as_libfuse_would_have_it(env: dict[str, str], tmp_path: Path, step: str) -> None:
     env = {**env, "PYTHONPATH": failing_init.site(tmp_path, step)}
     mounted = Mounted(tmp_path, env, "--max-background", "33")
@@ -191,15 +191,19 @@ def test_mount_goes_on_as_libfuse_would_have_it(env: dict[str, str], tmp_path: P
     assert " mount.init " not in mounted.log.read_text()
 
 
-def test_what_the_kernel_does_not_offer_is_left_out(env: dict[str, str], tmp_path: Path) -> None:
-    env = {**env, "PYTHONPATH": failing_init.site(tmp_path, "offer")}
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [("offer", 'parallel_dirops="not offered"'), ("older", "protocol=7.34 parallel_dirops=True")],
+)
+def test_older_kernels_get_what_they_offer(env: dict[str, str], tmp_path: Path, step: str, says: str) -> None:
+    env = {**env, "PYTHONPATH": failing_init.site(tmp_path, step)}
     with Mounted(tmp_path, env, "--max-background", "33") as mounted:
         uses(mounted)
         if os.geteuid() == 0:
             assert of(mounted.path) == (33, 24)
     assert not mounted.warnings()
     (line,) = [line for line in mounted.log.read_text().splitlines() if " mount.init " in line]
-    assert 'parallel_dirops="not offered"' in line
+    assert says in line
 
 
 # --- who mounts ----------------------------------------------------------------------------------
