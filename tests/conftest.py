@@ -48,8 +48,8 @@ def pytest_runtest_makereport(
 
 
 def needs_more_than_a_mount(item: pytest.Item) -> bool:
-    """Whether something else may have been missing: the real server, or time."""
-    return any(item.get_closest_marker(name) for name in ("live", "slow", "xfail"))
+    """Whether something else may have been missing: the real server, time, or other users to be."""
+    return any(item.get_closest_marker(name) for name in ("live", "slow", "unprivileged", "xfail"))
 
 
 def why_no_fuse() -> str:

@@ -19,6 +19,7 @@ from vfsmount.cli.exit_codes import MOUNT, OK, UNSENT
 from vfsmount.cli.mount_options import parse_mount_options
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.errors import ConfigError
+from vfsmount.fuse.negotiation import MAX_BACKGROUND, MOST_BACKGROUND, InitOptions
 
 _log = logging.getLogger("vfsmount.cli.mount")
 _PR_SET_DUMPABLE = 4
@@ -43,6 +44,7 @@ class _Choices:
     fsync_remote: bool
     staging_size: int
     drain_timeout: float
+    init: InitOptions
 
 
 class Octal(click.ParamType[int]):
@@ -120,6 +122,26 @@ class Octal(click.ParamType[int]):
     default=60.0,
     show_default=True,
     help="Seconds for which the end of the mount waits for unsent files; the rest is sent by the next mount.",
+)
+@click.option(
+    "--parallel-dirops/--no-parallel-dirops",
+    default=True,
+    show_default=True,
+    help="Have the kernel look names up in one directory side by side, or one after the other.",
+)
+@click.option(
+    "--max-background",
+    type=click.IntRange(1, MOST_BACKGROUND),
+    default=MAX_BACKGROUND,
+    show_default=True,
+    metavar="N",
+    help="Most readahead and write-back requests the kernel hands over at a time.",
+)
+@click.option(
+    "--congestion-threshold",
+    type=click.IntRange(1, MOST_BACKGROUND),
+    metavar="N",
+    help="How many of these make the kernel leave readahead out. [three quarters of --max-background]",
 )
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where files being written are kept.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Append the log to this file.")
@@ -228,7 +250,19 @@ def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _C
         fsync_remote=params["fsync"] == "remote",
         staging_size=staging_size << 20,
         drain_timeout=drain_timeout,
+        init=_init_options(params),
     )
+
+
+def _init_options(params: Mapping[str, object]) -> InitOptions:
+    most, congested = params["max_background"], params["congestion_threshold"]
+    assert isinstance(most, int)
+    if congested is None:
+        congested = max(1, most * 3 // 4)  # the kernel's own proportion
+    assert isinstance(congested, int)
+    if congested > most:
+        raise ConfigError(f"--congestion-threshold {congested} is more than --max-background {most}")
+    return InitOptions(bool(params["parallel_dirops"]), most, congested)
 
 
 def _mount(
@@ -277,6 +311,7 @@ def _mount(
         ),
         state_dir=state,
         socket=socket_path,
+        init=choices.init,
     )
     records = MountRecords(state)
 

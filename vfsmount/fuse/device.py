@@ -1,9 +1,7 @@
-"""/dev/fuse, mount(2), and the INIT exchange.
+"""/dev/fuse, mount(2) and fusermount3.
 
 We open the device and mount ourselves, because libfuse's own mount hides most of what FUSE
-negotiates. pyfuse3 is given one end of a socket pair first; the kernel's INIT request travels
-through it, libfuse's reply comes back, is patched and written to the device; then the device is put
-in the socket's place. From there on pyfuse3 talks to the kernel.
+negotiates: `attach` answers the kernel's first request.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import os
 import select
 import shutil
 import socket
-import struct
 import subprocess
 from dataclasses import dataclass
 
@@ -28,17 +25,6 @@ _UMOUNT_NOFOLLOW = 8
 # One request: 1 MiB of data and its header; the kernel refuses a read with less room.
 _REQUEST_ROOM = (1 << 20) + 4096
 _INIT_TIMEOUT_S = 20.0
-
-_REPLY_HEADER = struct.Struct("=IiQ")
-_REPLY_BODY = struct.Struct("=IIIIHHIIHHI")  # to flags2; 28 bytes of zeroes follow
-_REQUEST_BODY = struct.Struct("=IIIII")  # major, minor, max_readahead, flags, flags2
-_REQUEST_HEADER_SIZE = 40
-
-_PARALLEL_DIROPS = 1 << 18  # 32 lookups of 50 ms in one directory: 1.66 s without, 0.08 s with
-# Without it the kernel asks for security.capability before every write, which doubles the requests
-# of a writer. In return the set-id bits are ours to clear when a file is written: vfs.writer does.
-_HANDLE_KILLPRIV_V2 = 1 << 28
-_MAX_BACKGROUND, _CONGESTION = 64, 48  # the kernel's 12 / 9 serialise parallel cold reads: 0.42 s → 0.14 s
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -147,23 +133,11 @@ def unmount(mountpoint: str, *, lazy: bool) -> None:
 
 
 def read_init(fd: int) -> bytes:
-    """The kernel's INIT request, the first thing a new mount says."""
+    """The kernel's INIT request, the first thing a new mount says.
+
+    Raises:
+        MountError, OSError: nothing came, or the mount is gone already.
+    """
     if not select.select([fd], [], [], _INIT_TIMEOUT_S)[0]:
         raise MountError("the kernel did not begin to speak FUSE")
     return os.read(fd, _REQUEST_ROOM)
-
-
-def patch_init_reply(request: bytes, reply: bytes) -> bytes:
-    """libfuse's answer to INIT, with the options that pyfuse3 hides.
-
-    Only bits that the kernel offered are set, and none that changes the layout of messages.
-    """
-    length, error, unique = _REPLY_HEADER.unpack_from(reply)
-    if error or length < _REPLY_HEADER.size + _REPLY_BODY.size:
-        return reply  # libfuse refuses this kernel; it will say so itself
-    offered = _REQUEST_BODY.unpack_from(request, _REQUEST_HEADER_SIZE)[3]
-    body = list(_REPLY_BODY.unpack_from(reply, _REPLY_HEADER.size))
-    body[3] |= (_PARALLEL_DIROPS | _HANDLE_KILLPRIV_V2) & offered
-    body[4], body[5] = _MAX_BACKGROUND, _CONGESTION
-    rest = reply[_REPLY_HEADER.size + _REPLY_BODY.size :]
-    return _REPLY_HEADER.pack(length, error, unique) + _REPLY_BODY.pack(*body) + rest

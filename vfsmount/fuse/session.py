@@ -11,10 +11,9 @@ import logging
 import os
 import queue
 import signal
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +26,8 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.config import ApiSettings
 from vfsmount.errors import ConfigError, MountError, VfsError
 from vfsmount.fuse import device
+from vfsmount.fuse.attach import attach
+from vfsmount.fuse.negotiation import InitOptions
 from vfsmount.fuse.ops import Operations
 from vfsmount.log import event
 from vfsmount.store.records import Records
@@ -51,6 +52,7 @@ class MountSpec:
         mountpoint: an existing directory, real path.
         state_dir: where staging files and unsent content live.
         socket: where questions are answered (vfs.control); None: nowhere.
+        init: what the kernel is asked for when it introduces itself.
     """
 
     mountpoint: str
@@ -59,6 +61,7 @@ class MountSpec:
     kernel: device.KernelOptions
     state_dir: Path = field(default_factory=Path)
     socket: Path | None = None
+    init: InitOptions = field(default_factory=InitOptions)
 
 
 class Notifier:
@@ -161,9 +164,10 @@ async def _serve(
         await fs.recover()
         fd = device.mount(spec.mountpoint, spec.kernel)
         try:
-            await _attach(fd, Operations(fs))
+            await attach(fd, Operations(fs), spec.mountpoint, spec.kernel, spec.init)
         except BaseException:
-            device.unmount(spec.mountpoint, lazy=True)
+            with suppress(MountError):  # the first error is the one to tell
+                device.unmount(spec.mountpoint, lazy=True)
             raise
         event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint)
         async with _answering_questions(fs, spec) as control:
@@ -201,33 +205,6 @@ async def _answering_questions(fs: Filesystem, spec: MountSpec) -> AsyncIterator
     finally:
         listening.close()
         spec.socket.unlink(missing_ok=True)
-
-
-async def _attach(fd: int, operations: Operations) -> None:
-    """Carry the INIT exchange between kernel and libfuse, then put the device in libfuse's hands."""
-    far, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    slot = near.detach()
-    with far:
-        far.setblocking(False)
-        request = await trio.to_thread.run_sync(device.read_init, fd)
-        pyfuse3.init(operations, f"/dev/fd/{slot}", set())
-        async with trio.open_nursery() as nursery:
-            stopped = trio.Event()
-
-            async def answer_init() -> None:
-                await pyfuse3.main(1, 1)  # a second worker would wait behind pyfuse3's read lock
-                stopped.set()
-
-            nursery.start_soon(answer_init)
-            far.send(request)
-            await trio.lowlevel.wait_readable(far)
-            os.write(fd, device.patch_init_reply(request, far.recv(4096)))
-            # Wakes the reader without libfuse's exit flag, which would drop the next request.
-            while not stopped.is_set():
-                trio.lowlevel.notify_closing(slot)
-                await trio.lowlevel.checkpoint()
-        os.dup2(fd, slot, inheritable=False)
-        os.close(fd)
 
 
 async def _answer_requests(mountpoint: str, fs: Filesystem, ready: Callable[[], None]) -> None:

@@ -1,0 +1,122 @@
+"""From a fresh mount's descriptor to a pyfuse3 that serves it, with INIT answered by us.
+
+pyfuse3 is given one end of a socket pair first; the kernel's INIT request travels through it,
+libfuse's reply comes back, is patched (`negotiation`) and written to the device; then the device is
+put in the socket's place. From there on pyfuse3 talks to the kernel.
+
+Where any of that cannot be done, the mount is made afresh and libfuse is given its device as it is:
+a kernel that was told nothing, or half of it, cannot be told again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+import pyfuse3
+import trio
+
+from vfsmount.errors import MountError
+from vfsmount.fuse import device, negotiation
+from vfsmount.log import event
+
+_log = logging.getLogger("vfsmount.fuse.attach")
+
+_REPLY_S = 5.0  # libfuse answers within milliseconds, in this process
+_REPLY_ROOM = 4096
+
+
+async def attach(
+    fd: int,
+    operations: pyfuse3.Operations,
+    mountpoint: str,
+    kernel: device.KernelOptions,
+    wanted: negotiation.InitOptions,
+) -> None:
+    """Have pyfuse3 serve what was just mounted; `fd` is not the caller's any more.
+
+    Raises:
+        MountError: not even libfuse's own way works.
+    """
+    try:
+        offer = await _answer_init(fd, operations, wanted)
+    except Exception as e:  # whatever it is, the other way does without what has failed
+        # A warning: the mount is slower than it should be, and a background mount logs nothing less.
+        event(_log, logging.WARNING, "mount.init_left_to_libfuse", error=e)
+        fd = await trio.to_thread.run_sync(_mount_afresh, fd, mountpoint, kernel)
+        pyfuse3.init(operations, f"/dev/fd/{fd}", set())
+        return
+    event(
+        _log,
+        logging.INFO,  # an old kernel that cannot do all of it is nothing to warn of
+        "mount.init",
+        protocol=f"7.{offer.protocol}",
+        parallel_dirops="not offered" if not offer.parallel_dirops else wanted.parallel_dirops,
+        max_background=wanted.max_background,
+        congestion_threshold=wanted.congestion_threshold,
+    )
+
+
+def _mount_afresh(fd: int, mountpoint: str, kernel: device.KernelOptions) -> int:
+    """Mount again; the old connection ends with its descriptor, and with an error for who uses it already."""
+    os.close(fd)
+    device.unmount(mountpoint, lazy=True)
+    return device.mount(mountpoint, kernel)
+
+
+async def _answer_init(
+    fd: int, operations: pyfuse3.Operations, wanted: negotiation.InitOptions
+) -> negotiation.Offer:
+    """Carry INIT between kernel and libfuse, then put the device in libfuse's hands; closes `fd` at the end.
+
+    After a failure pyfuse3 has no session, and `fd` is open.
+    """
+    far, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with far:
+        far.setblocking(False)
+        with near:
+            request = await trio.to_thread.run_sync(device.read_init, fd)
+            offer = negotiation.read_offer(request)
+            pyfuse3.init(operations, f"/dev/fd/{near.fileno()}", set())
+            slot = near.detach()  # libfuse's, who closes it
+        try:
+            far.send(request)
+            reply = await _reply_of_libfuse(far, slot)
+            os.write(fd, negotiation.patch_reply(offer, reply, wanted))
+            os.dup2(fd, slot, inheritable=False)
+        except Exception:
+            pyfuse3.close(unmount=False)
+            raise
+    os.close(fd)
+    return offer
+
+
+async def _reply_of_libfuse(far: socket.socket, slot: int) -> bytes:
+    """What libfuse says to the one request that lies in its socket; it reads no other afterwards."""
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        stopped = trio.Event()
+
+        async def serve() -> None:
+            nonlocal failure
+            try:
+                await pyfuse3.main(1, 1)  # a second worker would wait behind pyfuse3's read lock
+            except Exception as e:
+                failure = e
+            stopped.set()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(serve)
+        with trio.move_on_after(_REPLY_S):
+            await trio.lowlevel.wait_readable(far)
+        # Wakes the reader without libfuse's exit flag, which would drop the next request.
+        while not stopped.is_set():
+            trio.lowlevel.notify_closing(slot)
+            await trio.lowlevel.checkpoint()
+    if failure is not None:
+        raise failure
+    try:
+        return far.recv(_REPLY_ROOM)
+    except BlockingIOError:
+        raise MountError("libfuse did not answer INIT") from None
