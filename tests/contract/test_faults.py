@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.contract.conftest import Server, put
+from tests.contract.conftest import Server, drop_folder, put
 from tests.support.embedded import Embedded
 from vfsmount.api.client import Client
 from vfsmount.api.dialect import Dialect
@@ -20,6 +20,7 @@ from vfsmount.core import tus
 from vfsmount.errors import (
     NotFound,
     RateLimited,
+    RemoteError,
     RemoteUnavailable,
     ServerFrozen,
     UploadFailed,
@@ -282,3 +283,19 @@ async def test_maintenance_is_told(server: Server, control: Embedded, client: Cl
     if server.dialect is Dialect.V26:
         with pytest.raises(ServerFrozen):
             await client.mkdir(folder, "d")
+
+
+async def test_folder_is_made_once_where_the_server_fails_at_first(
+    server: Server, control: Embedded, client: Client, new_name: str
+) -> None:
+    """23.09 answers 500 where two such calls meet in its database."""
+    control.faults(rule("status", "/folders", "POST", status=500, times=2))
+    made = await client.create_folder(new_name)
+    assert control.count("POST", "/folders") == 3
+    assert [f.id for f in await client.list_folders() if f.name == new_name] == [made.id]
+    await drop_folder(client, made)
+    control.faults(rule("status", "/folders", "POST", status=500, times=None))
+    with pytest.raises(RemoteError):
+        await client.create_folder(new_name)
+    control.clear_faults()
+    assert not [f for f in await client.list_folders() if f.name == new_name]
