@@ -392,7 +392,7 @@ async def test_nothing_is_left_behind(both: Embedded, tmp_path: Path) -> None:
             await d.unlink(f"{name}/new{i}")
         d.forget_all()
         assert (len(d.fs._inodes), d.fs._handles, d.fs._dir_handles) == (nodes, {}, {})
-        assert d.fs._exclusion._busy == {} and d.fs._writer._staged == set()
+        assert d.fs.parts.exclusion._busy == {} and d.fs._writer._staged == set()
         await until(lambda: staging_files(d.area.directory) == [])
         assert len(os.listdir("/proc/self/fd")) <= fds + 2  # a connection more or less
 

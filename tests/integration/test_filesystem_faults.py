@@ -113,7 +113,7 @@ async def test_tokens_that_live_shortly_are_renewed(tmp_path: Path) -> None:
                 fh = await d.open(f"{name}/f")
                 assert await d.fs.read(fh, 0, 10) == b"one"
                 await trio.sleep(1.2)  # the one thing here that only time can do
-                d.fs._blocks._blocks.clear()
+                d.fs.parts.blocks._blocks.clear()
                 assert await d.fs.read(fh, 0, 10) == b"one"
                 await d.write(f"{name}/f", b"two")
                 assert contents(server.folder_dir(folder)) == {"f": b"two"}
@@ -180,7 +180,7 @@ async def test_every_operation_ends_in_time_when_the_server_is_silent(both: Embe
         reader = await d.open(f"{name}/read")
         appender = await d.open(f"{name}/append", os.O_WRONLY | os.O_APPEND)
         parent = (await d.stat(name)).ino
-        d.fs._blocks._blocks.clear()
+        d.fs.parts.blocks._blocks.clear()
         both.faults({"rules": [{"action": "stall", "times": None}]})
         ended: dict[str, str] = {}
 

@@ -71,7 +71,7 @@ async def test_old_bytes_on_their_way_do_not_become_the_new_versions(both: Embed
     async with serving(both, tmp_path) as d:
         reader = await d.open(f"{name}/f")
         assert await d.fs.read(reader, 0, 1)  # the version is known
-        d.fs._blocks._blocks.clear()
+        d.fs.parts.blocks._blocks.clear()
         stall(both, "GET", "/download")
         both.reset_calls()
         got: list[bytes] = []
@@ -499,9 +499,9 @@ async def test_writer_that_stages_meets_a_rename_without_deadlock(both: Embedded
         first, second = (d.node(d.fs.ino_of(fh)) for fh in sorted((f, g), key=d.fs.ino_of))
         last = g if d.fs.ino_of(g) == second.ino else f
         with trio.fail_after(10):
-            async with trio.open_nursery() as nursery, d.fs._exclusion.alone(first):
+            async with trio.open_nursery() as nursery, d.fs.parts.exclusion.alone(first):
                 nursery.start_soon(d.rename, f"{name}/dir", f"{name}/moved")
-                await until(lambda: d.fs._exclusion._busy[first].users == 2)
+                await until(lambda: d.fs.parts.exclusion._busy[first].users == 2)
                 # The rename will want `second` too, which is let go of meanwhile …
                 staged_of(second).sent = staged_of(second).change
                 d.fs._close(last)

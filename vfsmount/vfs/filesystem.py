@@ -17,9 +17,7 @@ import trio
 from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
-from vfsmount.core.blockindex import BlockIndex
-from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.core.writeback import Pressure
+from vfsmount.core.inodes import Node
 from vfsmount.errors import (
     BadHandle,
     InvalidRequest,
@@ -35,29 +33,14 @@ from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import HostUsage, Ino, Kind, LocalAttrs
-from vfsmount.vfs.ahead import Ahead
-from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.barrier import Barrier
-from vfsmount.vfs.conflicts import Conflicts
-from vfsmount.vfs.deadline import Pulse, within
-from vfsmount.vfs.exclusion import Exclusion
+from vfsmount.vfs.deadline import within
 from vfsmount.vfs.handles import Attr, DirHandle, Handle, Opened, SetAttr
-from vfsmount.vfs.metadata import Metadata
-from vfsmount.vfs.namespace import Namespace
-from vfsmount.vfs.paths import PathGate
+from vfsmount.vfs.parts import Parts
 from vfsmount.vfs.policy import MountPolicy, without_set_id
-from vfsmount.vfs.queue import Queue
-from vfsmount.vfs.reader import Reader
-from vfsmount.vfs.recorder import Recorder
-from vfsmount.vfs.recovery import Recoverer, Report
-from vfsmount.vfs.removals import Removals
-from vfsmount.vfs.room import Room
-from vfsmount.vfs.settling import Settling
+from vfsmount.vfs.recovery import Report
 from vfsmount.vfs.staged import staged_of, version_of
 from vfsmount.vfs.status import Status, UnsentFile, state_of_file, unsent_file
-from vfsmount.vfs.uploader import Uploader
-from vfsmount.vfs.usage import HostUsageCache
-from vfsmount.vfs.writer import Writer
 
 _log = logging.getLogger("vfsmount.vfs")
 
@@ -91,113 +74,25 @@ class Filesystem:
         self._area.named = True  # until `close` knows better
         self._rows = records.staged
         self._records = records
-        self._inodes = InodeTable()
-        self._inodes.root.mtime_ns = self._inodes.root.ctime_ns = time.time_ns()
-        self._gate = PathGate(policy)
-        self._attributes = Attributes(records, self._inodes, policy)
-        self._recorder = Recorder(records, area)
-        self._removals = Removals(
-            client, transfers, self._gate, records, self._recorder, policy.retry_first_s
-        )
-        self._metadata = Metadata(
-            client,
-            transfers,
-            self._inodes,
-            policy,
-            self._gate,
-            self._attributes,
-            self._removals,
-            lambda node: changed(node.ino),
-            entry_changed,
-            lambda old, new: self._settling.replaced(old, new),
-        )
-        self._ahead = Ahead(self._metadata, client.governor)
-        self._blocks = BlockIndex(policy.memory)
-        self._reader = Reader(transfers, self._metadata, self._blocks, self._gate, nursery)
-        self._exclusion = Exclusion(self._inodes, self._gate)
-        self._queue = Queue()
-        self._pressure = Pressure()
-        pulse = Pulse()
-        self._room = Room(
-            area,
-            policy.staging_size,
-            policy.deadline_s,
-            pulse,
-            lambda: self._uploader.will_free or bool(self._settling),
-        )
-        self._writer = Writer(
-            transfers,
-            self._metadata,
-            self._inodes,
-            area,
-            self._gate,
-            self._exclusion,
-            self._recorder,
-            self._room,
-            self._blocks,
-            policy,
-            self._queue.put_now,
-            lambda *revived: nursery.start_soon(self._conflicts.revived, *revived),
-        )
-        self._conflicts = Conflicts(
-            self._inodes,
-            self._gate,
-            self._exclusion,
-            records,
-            self._recorder,
-            self._writer,
-            policy,
-            self._queue.put_now,
-            entry_changed,
-        )
-        self._settling = Settling(transfers, self._metadata, self._gate, records, self._conflicts, policy)
-        self._uploader = Uploader(
-            transfers,
-            self._inodes,
-            self._gate,
-            self._exclusion,
-            self._attributes,
-            self._recorder,
-            self._writer,
-            self._settling,
-            self._conflicts,
-            policy,
-            pulse,
-            self._queue,
-            self._pressure,
-        )
-        self._namespace = Namespace(
-            client,
-            transfers,
-            self._inodes,
-            self._metadata,
-            self._writer,
-            self._uploader,
-            self._removals,
-            self._exclusion,
-            self._recorder,
-            records,
-            self._gate,
-            self._attributes,
-            policy,
-        )
-        self._recoverer = Recoverer(
-            transfers,
-            self._inodes,
-            area,
-            records,
-            self._recorder,
-            self._writer,
-            self._removals,
-            policy,
-            self._queue.put_now,
-        )
-        self._usage = HostUsageCache(client, nursery)
+        self.parts = parts = Parts(client, transfers, area, records, policy, nursery, changed, entry_changed)
+        self._ahead = parts.ahead
+        self._attributes = parts.attributes
+        self._gate = parts.gate
+        self._inodes = parts.inodes
+        self._metadata = parts.metadata
+        self._namespace = parts.namespace
+        self._pressure = parts.pressure
+        self._reader = parts.reader
+        self._recorder = parts.recorder
+        self._recoverer = parts.recoverer
+        self._removals = parts.removals
+        self._settling = parts.settling
+        self._uploader = parts.uploader
+        self._usage = parts.usage
+        self._writer = parts.writer
         self._handles: dict[int, Handle] = {}
         self._dir_handles: dict[int, DirHandle] = {}
         self._next_fh = 1
-        for service in (self._uploader, self._removals, self._settling, self._recorder, self._ahead):
-            nursery.start_soon(service.run)
 
     # --- attributes ----------------------------------------------------------------------------
 

@@ -1,0 +1,159 @@
+"""Everything a `Filesystem` is made of, put together.
+
+One object for each of the modules beside this one, made in the order in which they need each other;
+where two need each other, one is told how to reach the other later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import trio
+
+from vfsmount.api.client import Client
+from vfsmount.api.transfer import Transfers
+from vfsmount.core.blockindex import BlockIndex
+from vfsmount.core.inodes import InodeTable
+from vfsmount.core.writeback import Pressure
+from vfsmount.store.records import Records
+from vfsmount.store.staging import StagingArea
+from vfsmount.values import Ino
+from vfsmount.vfs.ahead import Ahead
+from vfsmount.vfs.attributes import Attributes
+from vfsmount.vfs.conflicts import Conflicts
+from vfsmount.vfs.deadline import Pulse
+from vfsmount.vfs.exclusion import Exclusion
+from vfsmount.vfs.metadata import Metadata
+from vfsmount.vfs.namespace import Namespace
+from vfsmount.vfs.paths import PathGate
+from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.queue import Queue
+from vfsmount.vfs.reader import Reader
+from vfsmount.vfs.recorder import Recorder
+from vfsmount.vfs.recovery import Recoverer
+from vfsmount.vfs.removals import Removals
+from vfsmount.vfs.room import Room
+from vfsmount.vfs.settling import Settling
+from vfsmount.vfs.uploader import Uploader
+from vfsmount.vfs.usage import HostUsageCache
+from vfsmount.vfs.writer import Writer
+
+
+class Parts:
+    """The parts of one mount's filesystem, each under the name of its module."""
+
+    def __init__(
+        self,
+        client: Client,
+        transfers: Transfers,
+        area: StagingArea,
+        records: Records,
+        policy: MountPolicy,
+        nursery: trio.Nursery,
+        changed: Callable[[Ino], None],
+        entry_changed: Callable[[Ino, bytes], None],
+    ) -> None:
+        """Args: as of `Filesystem`. Its services run in `nursery` from here on."""
+        self.inodes = InodeTable()
+        self.inodes.root.mtime_ns = self.inodes.root.ctime_ns = time.time_ns()
+        self.gate = PathGate(policy)
+        self.attributes = Attributes(records, self.inodes, policy)
+        self.recorder = Recorder(records, area)
+        self.removals = Removals(client, transfers, self.gate, records, self.recorder, policy.retry_first_s)
+        self.metadata = Metadata(
+            client,
+            transfers,
+            self.inodes,
+            policy,
+            self.gate,
+            self.attributes,
+            self.removals,
+            lambda node: changed(node.ino),
+            entry_changed,
+            lambda old, new: self.settling.replaced(old, new),
+        )
+        self.ahead = Ahead(self.metadata, client.governor)
+        self.blocks = BlockIndex(policy.memory)
+        self.reader = Reader(transfers, self.metadata, self.blocks, self.gate, nursery)
+        self.exclusion = Exclusion(self.inodes, self.gate)
+        self.queue = Queue()
+        self.pressure = Pressure()
+        pulse = Pulse()
+        self.room = Room(
+            area,
+            policy.staging_size,
+            policy.deadline_s,
+            pulse,
+            lambda: self.uploader.will_free or bool(self.settling),
+        )
+        self.writer = Writer(
+            transfers,
+            self.metadata,
+            self.inodes,
+            area,
+            self.gate,
+            self.exclusion,
+            self.recorder,
+            self.room,
+            self.blocks,
+            policy,
+            self.queue.put_now,
+            lambda *revived: nursery.start_soon(self.conflicts.revived, *revived),
+        )
+        self.conflicts = Conflicts(
+            self.inodes,
+            self.gate,
+            self.exclusion,
+            records,
+            self.recorder,
+            self.writer,
+            policy,
+            self.queue.put_now,
+            entry_changed,
+        )
+        self.settling = Settling(transfers, self.metadata, self.gate, records, self.conflicts, policy)
+        self.uploader = Uploader(
+            transfers,
+            self.inodes,
+            self.gate,
+            self.exclusion,
+            self.attributes,
+            self.recorder,
+            self.writer,
+            self.settling,
+            self.conflicts,
+            policy,
+            pulse,
+            self.queue,
+            self.pressure,
+        )
+        self.namespace = Namespace(
+            client,
+            transfers,
+            self.inodes,
+            self.metadata,
+            self.writer,
+            self.uploader,
+            self.removals,
+            self.exclusion,
+            self.recorder,
+            records,
+            self.gate,
+            self.attributes,
+            policy,
+        )
+        self.recoverer = Recoverer(
+            transfers,
+            self.inodes,
+            area,
+            records,
+            self.recorder,
+            self.writer,
+            self.removals,
+            policy,
+            self.queue.put_now,
+        )
+        self.usage = HostUsageCache(client, nursery)
+        for service in (self.uploader, self.removals, self.settling, self.recorder, self.ahead):
+            nursery.start_soon(service.run)
