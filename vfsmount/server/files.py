@@ -6,10 +6,13 @@ Source: contract 3.5, 3.6, 5; Backend.AI manager ``api/vfolder.py``.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import stat
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -41,9 +44,8 @@ def _item(call: Call, entry: Entry) -> dict[str, Any]:
         "type": entry.type,
         "size": entry.size,
         "mode": call.dialect.mode(entry.st_mode),
-        # isoformat leaves the fraction out when it is zero, as the real one does
-        "created": entry.created.isoformat(),
-        "modified": entry.modified.isoformat(),
+        "created": _iso(entry.created),
+        "modified": _iso(entry.modified),
     }
 
 
@@ -52,10 +54,24 @@ def _legacy_item(entry: Entry) -> dict[str, Any]:
         "filename": entry.name,
         "size": entry.size,
         "mode": stat.filemode(entry.st_mode),
-        "ctime": entry.created.timestamp(),
+        "ctime": entry.created,
         "atime": 0,
-        "mtime": entry.modified.timestamp(),
+        "mtime": entry.modified,
     }
+
+
+def _iso(seconds: float) -> str:
+    """A time as the real server has it: from a float, in microseconds, without a fraction of zero."""
+    whole = math.floor(seconds)
+    micro = round((seconds - whole) * 1e6)
+    if micro == 1_000_000:
+        whole, micro = whole + 1, 0
+    return f"{_second(whole)}.{micro:06d}+00:00" if micro else f"{_second(whole)}+00:00"
+
+
+@lru_cache(4096)  # many files of one directory were made in the same second
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _is_surrogate(name: str) -> bool:

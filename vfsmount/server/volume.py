@@ -12,9 +12,8 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 
 class FolderGone(Exception):
@@ -25,16 +24,15 @@ class OutsideFolder(Exception):
     """The path, with its symlinks resolved, leaves the folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a directory, from lstat."""
+class Entry(NamedTuple):
+    """One entry of a directory, from lstat; times in seconds since the epoch."""
 
     name: str
     type: str
     size: int
     st_mode: int
-    created: datetime
-    modified: datetime
+    created: float
+    modified: float
 
 
 class Volume:
@@ -163,7 +161,6 @@ def _entry(entry: os.DirEntry[str]) -> Entry | None:
         kind,
         st.st_size,
         st.st_mode,
-        # By way of a float, so microseconds are rounded just as on the real server.
-        datetime.fromtimestamp(st.st_ctime, UTC),
-        datetime.fromtimestamp(st.st_mtime, UTC),
+        st.st_ctime,
+        st.st_mtime,
     )
