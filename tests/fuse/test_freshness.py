@@ -115,9 +115,7 @@ FILE_CHANGES = {
 
 
 @pytest.mark.parametrize("what", FILE_CHANGES)
-def test_change_of_a_file_shows_on_the_other_mount(
-    folder: Path, disk: Path, theirs: Path, what: str
-) -> None:
+def test_change_of_a_file_shows_on_the_other_mount(folder: Path, disk: Path, theirs: Path, what: str) -> None:
     change = FILE_CHANGES[what]
     for known in KNOWN:
         (disk / known).write_bytes(OLD)
