@@ -81,7 +81,7 @@ def by_mapping(paths: list[Path]) -> list[bytes | str]:
     command = [sys.executable, "-S", "-c", MAPPER, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     if done.returncode:
-        return [f"the reader ended with {done.returncode}: {done.stderr[-100:]!r}"] * len(paths)
+        return [f"the reader ended with {done.returncode}: {done.stderr[-300:]!r}"] * len(paths)
     found = pickle.loads(done.stdout)
     assert isinstance(found, list)
     return found
