@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
+import itertools
 import zlib
 from pathlib import Path
 
@@ -32,7 +32,8 @@ def check(found: bytes) -> tuple[str, int]:
     name, number, _ = _parse(found[:BLOCK])
     whole = version(name, number)
     if found != whole:
-        at = len(os.path.commonprefix([found, whole]))
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(found, whole, strict=False))
+        at = sum(1 for _ in same)
         raise AssertionError(
             f"{len(found)} bytes begin as {name} {number} of {len(whole)}, and differ from {at}: "
             f"{found[at - at % BLOCK :][:96]!r}"
