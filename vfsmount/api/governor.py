@@ -142,7 +142,8 @@ class Governor:
     def on_reply(self, limit: int, remaining: int, window_s: float) -> None:
         """Feed the budget, inside the turn of the call; see `Budget.on_reply`."""
         # Replies overtake each other: one that came since this call began may know of more calls.
-        since = min(self._replies - _begun.get(), len(self._told))
+        # (Never fewer than none: a context may be shared, as by fixtures of tests.)
+        since = max(0, min(self._replies - _begun.get(), len(self._told)))
         least = min([remaining, *itertools.islice(reversed(self._told), since)])
         self._told.append(remaining)
         self._replies += 1
