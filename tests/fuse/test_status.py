@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -97,6 +98,8 @@ def test_budget_of_calls_is_shown(server: Embedded, mounted: Mounted) -> None:
     assert 0 < after["calls_left"] < before["calls_left"] <= 0.8 * 10_000
     told = re.search(r"(\d+) manager calls left", shown)
     assert told and after["calls_left"] <= int(told[1]) <= 0.8 * 10_000
+    shutil.rmtree(top)
+    assert wait(mounted, server).returncode == 0
 
 
 def test_what_the_server_refuses_is_named_with_its_reason(server: Embedded, mounted: Mounted) -> None:
