@@ -275,6 +275,21 @@ async def test_rate_limit_is_told_and_remembered(server: Server, control: Embedd
     assert control.calls("manager") == {}, "no call may follow a 429 for long"
 
 
+async def test_listing_that_met_a_file_is_repeated_where_a_directory_is_by_now(
+    server: Server, control: Embedded, client: Client, folder: Folder
+) -> None:
+    """26.x tells no errno, and by the time of the look there is nothing wrong."""
+    await client.mkdir(folder, "d")
+    await client.mkdir(folder, "d/e")
+    if server.dialect is Dialect.V26:
+        control.faults(rule("status", "/folders/*/files", "GET", status=400))
+    assert [e.name for e in (await client.list_files(folder, "d")).entries] == [b"e"]
+    if server.dialect is Dialect.V26:
+        control.faults(rule("status", "/folders/*/files", "GET", status=400, times=3))
+        with pytest.raises(VfsError):
+            await client.list_files(folder, "d")
+
+
 async def test_maintenance_is_told(server: Server, control: Embedded, client: Client, folder: Folder) -> None:
     control.faults({"switches": {"frozen": True}})
     with pytest.raises(ServerFrozen):

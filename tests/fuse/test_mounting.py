@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import Embedded
+from tests.support.embedded import Embedded, eventually
 from tests.support.mounting import VFSMOUNT, Mounted, clean_environment, run, vfsmount
+from tests.support.workers import stacks_of
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,40 @@ def test_dead_mount_is_recognised_and_cleaned(env: dict[str, str], tmp_path: Pat
         os.listdir(mounted.path)
     with mounted:
         assert os.listdir(mounted.path) == ["data"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may see where threads wait, and end connections")
+@pytest.mark.parametrize("by", ["umount", "the next mount"])
+def test_mount_that_hangs_with_a_dead_daemon_is_ended(tmp_path: Path, by: str) -> None:
+    """Killed while the kernel was being told to forget a name, under the lock of who waits for an answer."""
+    with Embedded(tmp_path / "data") as server:
+        env = server.env("owner")
+        (server.folder_dir(server.create_folder("owner", "data")) / "d").mkdir()
+        mounted = Mounted(tmp_path, env)
+        mounted.start()
+        directory = mounted.path / "data" / "d"
+        (directory / "known").touch()
+        server.faults({"rules": [{"action": "stall", "path": "/folders/*/mkdir", "times": None}]})
+        with subprocess.Popen(["mkdir", directory / "new"], stderr=subprocess.PIPE) as waiting:
+            eventually(lambda: server.count("POST", "/folders/{vf}/mkdir") == 1)
+            assert vfsmount("refresh", "--state-dir", mounted.state, env=env).returncode == 0
+            eventually(lambda: "inval_entry" in stacks_of(mounted.pid))
+            mounted.kill()
+            server.clear_faults()
+            assert waiting.poll() is None
+            try:
+                if by == "umount":
+                    assert mounted.stop().returncode == 0
+                else:
+                    mounted.start()
+            except BaseException:  # or we wait for it for ever
+                subprocess.run(["umount", "-f", "-l", mounted.path], check=False)
+                raise
+            assert waiting.wait(10) and b"mkdir" in waiting.stderr.read()
+        if by != "umount":
+            assert "known" in os.listdir(directory)
+            mounted.stop()
+        assert not is_mounted(mounted.path)
 
 
 def test_content_of_a_dead_mount_is_kept(env: dict[str, str], tmp_path: Path) -> None:

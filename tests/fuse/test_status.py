@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -82,6 +84,22 @@ def test_what_is_unsent_is_shown_until_it_is_sent(server: Embedded, mounted: Mou
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert state_of(mounted.path / "data" / "slow [1].txt") == "clean"
     assert status(mounted, server)[0] == 0
+
+
+def test_budget_of_calls_is_shown(server: Embedded, mounted: Mounted) -> None:
+    server.faults({"switches": {"rate_limit": 10_000}})
+    top = mounted.path / "data" / "budget"
+    top.mkdir()
+    _, before, _ = status(mounted, server)
+    for n in range(120):
+        (top / f"d{n}").mkdir()
+    _, after, shown = status(mounted, server)
+    assert isinstance(before["calls_left"], int) and isinstance(after["calls_left"], int)
+    assert 0 < after["calls_left"] < before["calls_left"] <= 0.8 * 10_000
+    told = re.search(r"(\d+) manager calls left", shown)
+    assert told and after["calls_left"] <= int(told[1]) <= 0.8 * 10_000
+    shutil.rmtree(top)
+    assert wait(mounted, server).returncode == 0
 
 
 def test_what_the_server_refuses_is_named_with_its_reason(server: Embedded, mounted: Mounted) -> None:

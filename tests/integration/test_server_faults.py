@@ -158,6 +158,7 @@ def test_mistaken_order_is_refused(both: Embedded) -> None:
 
 
 def test_rate_limit_refuses_and_counts_the_refused(both: Embedded) -> None:
+    both.may_refuse = True
     friend = both.client("friend")
     first = friend.call("GET", "/auth?echo=x")
     used = int(first.headers["X-RateLimit-Limit"]) - int(first.headers["X-RateLimit-Remaining"])
@@ -174,6 +175,7 @@ def test_rate_limit_refuses_and_counts_the_refused(both: Embedded) -> None:
 
 
 def test_anonymous_calls_are_limited_in_the_new_only(both: Embedded) -> None:
+    both.may_refuse = True
     both.faults({"switches": {"anonymous_limit": 0}})
     reply = both.client("owner").http.get(both.url + "/")
     assert reply.status_code == (200 if both.dialect == "23.09" else 429)

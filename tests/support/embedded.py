@@ -99,11 +99,15 @@ class Embedded:
     Args:
         data: its data directory; a second server on the same one has the same users and folders.
         options: any option of ``vfsmount serve``, as ``scandir_limit=5``; True for a bare flag.
+
+    Attributes:
+        may_refuse: a test goes beyond a rate limit on purpose; else `stop` fails where anybody did.
     """
 
     def __init__(self, data: Path, *, dialect: str = "23.09", **options: Any) -> None:
         self.data = Path(data)
         self.dialect = dialect
+        self.may_refuse = False
         options = {"faults": True, **options}
         command = [sys.executable, "-m", "vfsmount", "serve", "--data", str(self.data), "--until-eof"]
         command += ["--dialect", dialect, *_arguments(options)]
@@ -143,7 +147,12 @@ class Embedded:
         self.stop()
 
     def stop(self) -> int:
-        """End the server; its exit status, 0 for a clean end."""
+        """End the server; its exit status, 0 for a clean end.
+
+        Raises:
+            AssertionError: it has answered 429, and no test had asked for that.
+        """
+        refused = self._refused()
         for client in self._clients.values():
             client.close()
         if hasattr(self, "_control"):
@@ -158,7 +167,16 @@ class Embedded:
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
+        assert not refused or self.may_refuse, f"{refused} calls were refused with 429"
         return self.process.returncode
+
+    def _refused(self) -> int:
+        if self.process.poll() is not None or not hasattr(self, "_control"):
+            return 0
+        try:
+            return int(self.report()["refused"])
+        except (httpx.HTTPError, ValueError):  # it has no control endpoint, or hangs
+            return 0
 
     def kill(self) -> None:
         """End it as a power cut would."""

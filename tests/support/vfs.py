@@ -115,7 +115,7 @@ class Driver:
         """Names in a directory, sorted, without the dots."""
         fh = await self.fs.opendir((await self.stat(path)).ino)
         try:
-            found = [os.fsdecode(name) for name, _ in await self.fs.readdir(fh, 0)]
+            found = [os.fsdecode(name) for _, name, _ in await self.fs.readdir(fh, 0)]
         finally:
             self.fs.releasedir(fh)
         return sorted(n for n in found if n not in (".", ".."))

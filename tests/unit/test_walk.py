@@ -119,3 +119,37 @@ def test_what_comes_next_is_what_a_walk_reads_next(shape: dict[str, object], at:
     while (node := walk.next(now, lambda n: n not in walk.ahead)) is not None:
         found.append(node)
     assert found == (order[at + 1 :] if at >= 3 else [])
+
+
+def test_search_goes_on_where_it_was_after_its_beginning_is_gone() -> None:
+    inodes, top = table_with({"a": {"b": {}, "c": {}}, "d": {}, "e": {}})
+    _, a, b, _, d, e = depth_first(top)
+    walk = Walk()
+    now = steps(walk, [top, a, b, d][:3])
+    now = steps(walk, [d], now)
+    assert walk.next(now, lambda n: n not in walk.ahead) is e
+    walk.arrived()
+    walk.ahead.clear()
+    assert walk.next(now, lambda n: n not in walk.ahead) is e
+    inodes.unlink(d)
+    assert walk.next(now, lambda n: n not in walk.ahead) is None
+
+
+@given(shape=shapes, changes=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=30))
+def test_tree_may_change_during_a_search(shape: dict[str, object], changes: list[tuple[int, int]]) -> None:
+    """Directories are removed and moved between one answer and the next; also those it is among."""
+    inodes, top = table_with(shape)
+    order = depth_first(top)
+    walk = Walk()
+    now = steps(walk, order[:4], every_s=0.01)
+    for number, (which, to) in enumerate(changes):
+        walk.next(now, lambda n: n not in walk.ahead and not n.unlinked)
+        left = [n for n in order if not n.unlinked and n is not top]
+        if not left:
+            return
+        node, goal = left[which % len(left)], order[to % len(order)]
+        inodes.looked_up(node)  # the kernel knows it, so it stays as a node without a name
+        if to % 2 or goal.unlinked or goal is node or inodes.is_below(goal, node):
+            inodes.unlink(node)
+        else:
+            inodes.rename(node, goal, b"moved %d" % number)

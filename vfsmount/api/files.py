@@ -68,7 +68,11 @@ class FileCalls(FolderCalls):
         try:
             reply = await self._list(folder, rel)
         except RemoteError as e:
-            raise await self._explain(folder, e, diagnose.for_listing, rel) from e
+            error = await self._explain(folder, e, diagnose.for_listing, rel)
+            if error is not e or not self._is_vague(e):
+                raise error from e
+            # Nothing is wrong with it by now: it may have been a file when the server looked.
+            reply = await self._list(folder, rel)
         found = await self._read_listing(folder, reply)
         if found.unfit and (folder.id, rel) not in self._warned:
             self._warned.add((folder.id, rel))
@@ -230,13 +234,18 @@ class FileCalls(FolderCalls):
 
     async def _explain(self, folder: Folder, e: RemoteError, judge: diagnose.Judge, *rels: str) -> VfsError:
         """The error a failed file operation means, found out by looking (26.x tells no errno)."""
-        if isinstance(e, ProtocolError) or e.problem == "internal-server-error" or self.traits.has_errno:
+        if not self._is_vague(e):
             return e
         try:
             states = await self.look_at(folder, rels)
         except VfsError as other:
             return other if isinstance(other, NotFound) else e
         return judge(states, rels) or e
+
+    def _is_vague(self, e: RemoteError) -> bool:
+        """Whether an error may stand for something that a look at the names explains."""
+        told = isinstance(e, ProtocolError) or e.problem == "internal-server-error"
+        return not told and not self.traits.has_errno
 
     async def look_at(self, folder: Folder, rels: Iterable[str]) -> Mapping[str, State]:
         """What stands under each path and each of its ancestors, freshly listed.

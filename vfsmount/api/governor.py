@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 
 import trio
 
-from vfsmount.core.governor import Budget, Class, Concurrency
+from vfsmount.core.governor import MOST, Budget, Class, Concurrency
 from vfsmount.errors import RateLimited
 
 _class: ContextVar[Class] = ContextVar("vfsmount_call_class", default=Class.FOREGROUND)
+_hurry: ContextVar[trio.Event | None] = ContextVar("vfsmount_call_hurry", default=None)
 _held: ContextVar[bool] = ContextVar("vfsmount_call_turn_held", default=False)
+_begun: ContextVar[int] = ContextVar("vfsmount_call_turn_begun", default=0)  # replies told by then
 
 
 @contextmanager
-def background() -> Iterator[None]:
-    """Calls made inside, and by tasks started inside, give way to the foreground."""
-    with _as(Class.BACKGROUND):
+def background(hurry: trio.Event | None = None) -> Iterator[None]:
+    """Calls made inside, and by tasks started inside, give way to the foreground.
+
+    Args:
+        hurry: set it when the foreground has come to wait for them, and call `Governor.look_again`.
+    """
+    with _as(Class.BACKGROUND, hurry):
         yield
 
 
@@ -38,17 +45,19 @@ def leisurely() -> Iterator[None]:
 
 
 @contextmanager
-def _as(cls: Class) -> Iterator[None]:
-    before = _class.set(cls)
+def _as(cls: Class, hurry: trio.Event | None = None) -> Iterator[None]:
+    before = _class.set(cls), _hurry.set(hurry)
     try:
         yield
     finally:
-        _class.reset(before)
+        _class.reset(before[0])
+        _hurry.reset(before[1])
 
 
 def class_now() -> Class:
     """In whose name calls are made here."""
-    return _class.get()
+    hurry = _hurry.get()
+    return Class.FOREGROUND if hurry is not None and hurry.is_set() else _class.get()
 
 
 class Governor:
@@ -62,6 +71,8 @@ class Governor:
         self._changed = trio.Event()  # renewed whenever a place may be free that was not
         self._numbers = itertools.count()
         self._queue: list[tuple[Class, int, trio.Event]] = []
+        self._told: deque[int] = deque(maxlen=4 * MOST)  # what the last replies said to remain
+        self._replies = 0
 
     @property
     def waiting(self) -> int:
@@ -86,9 +97,11 @@ class Governor:
         else:
             await self._wait()
         began, in_flight = trio.current_time(), self._in_flight
+        token = _begun.set(self._replies)
         try:
             yield
         finally:
+            _begun.reset(token)
             self.concurrency.ended(trio.current_time() - began, in_flight)
             if not held:
                 self._in_flight -= 1
@@ -121,9 +134,21 @@ class Governor:
         idle = not self._queue and self._in_flight < limit - 1 and self._speculating < limit // 2
         return idle and not self.budget.wait_s(Class.SPECULATION, trio.current_time())
 
+    def look_again(self) -> None:
+        """Who waits in the background may have come to be urgent."""
+        for _, _, event in self._queue:
+            event.set()
+
     def on_reply(self, limit: int, remaining: int, window_s: float) -> None:
-        """Feed the budget; see `Budget.on_reply`."""
-        self.budget.on_reply(limit, remaining, window_s, trio.current_time())
+        """Feed the budget, inside the turn of the call; see `Budget.on_reply`."""
+        # Replies overtake each other: one that came since this call began may know of more calls.
+        # (Never fewer than none: a context may be shared, as by fixtures of tests.)
+        since = max(0, min(self._replies - _begun.get(), len(self._told)))
+        least = min([remaining, *itertools.islice(reversed(self._told), since)])
+        self._told.append(remaining)
+        self._replies += 1
+        others = max(0, self._in_flight - 1)
+        self.budget.on_reply(limit, least, window_s, trio.current_time(), others)
         self._wake_first()
 
     def on_refused(self, reset_s: float | None) -> float:
@@ -131,8 +156,7 @@ class Governor:
         return self.budget.on_refused(trio.current_time(), reset_s)
 
     async def _wait(self) -> None:
-        cls = _class.get()
-        ticket = (cls, next(self._numbers), trio.Event())
+        ticket = (class_now(), next(self._numbers), trio.Event())
         heapq.heappush(self._queue, ticket)
         try:
             while not self._try(ticket):
@@ -146,7 +170,7 @@ class Governor:
             raise
 
     def _try(self, ticket: tuple[Class, int, trio.Event]) -> bool:
-        if self._queue[0] is not ticket or self._in_flight >= self.concurrency.limit:
+        if self._queue[0] is not ticket or not self._has_place(ticket[0]):
             return False
         now = trio.current_time()
         wait_s = self.budget.wait_s(ticket[0], now)
@@ -163,7 +187,7 @@ class Governor:
         return True
 
     async def _sleep(self, ticket: tuple[Class, int, trio.Event]) -> None:
-        first = self._queue[0] is ticket and self._in_flight < self.concurrency.limit
+        first = self._queue[0] is ticket and self._has_place(ticket[0])
         timeout = self.budget.wait_s(ticket[0], trio.current_time()) if first else float("inf")
         with trio.move_on_after(timeout):
             await ticket[2].wait()
@@ -171,13 +195,19 @@ class Governor:
     def _renew(self, ticket: tuple[Class, int, trio.Event]) -> tuple[Class, int, trio.Event]:
         if not ticket[2].is_set():
             return ticket
-        # An event fires once; the place in the queue stays the same.
-        fresh = (ticket[0], ticket[1], trio.Event())
+        # An event fires once; the place in the queue stays the same, unless it has become urgent.
+        fresh = (class_now(), ticket[1], trio.Event())
         self._queue[self._queue.index(ticket)] = fresh
+        heapq.heapify(self._queue)
         return fresh
 
     def _wake_first(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
-        if self._queue and self._in_flight < self.concurrency.limit:
+        if self._queue and self._has_place(self._queue[0][0]):
             self._queue[0][2].set()
+
+    def _has_place(self, cls: Class) -> bool:
+        # One is kept free of work that nobody waits for: some of that takes long.
+        kept = 0 if cls is Class.FOREGROUND else 1
+        return self._in_flight < self.concurrency.limit - kept

@@ -63,7 +63,7 @@ class Octal(click.ParamType[int]):
 
 
 @click.command("mount")
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint", type=str)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option("--read-only", is_flag=True, help="Refuse every change before anything is sent.")
 @click.option("--folder", "folders", multiple=True, metavar="NAME", help="Show this folder only; repeatable.")
@@ -277,14 +277,15 @@ def _mount(
 
     from vfsmount.config import load_settings
     from vfsmount.fuse import device, session
-    from vfsmount.fuse.mountpoint import prepare
+    from vfsmount.fuse.mountpoint import prepare, real_path
     from vfsmount.store.mounts import MountRecord, MountRecords, start_time
     from vfsmount.vfs.policy import MountPolicy
 
     _leave_no_core()
     settings = load_settings(flags, environ)
     log.add_secret(settings.secret_key)
-    path = prepare(mountpoint)
+    records = MountRecords(state)
+    path = prepare(mountpoint, died=records.has_died(real_path(mountpoint)))
     kernel_flags = device.MS_NOSUID | device.MS_NODEV | choices.extra_flags
     if choices.read_only:
         kernel_flags |= device.MS_RDONLY
@@ -313,7 +314,6 @@ def _mount(
         socket=socket_path,
         init=choices.init,
     )
-    records = MountRecords(state)
 
     def answering() -> None:
         answers_at = str(socket_path or "")

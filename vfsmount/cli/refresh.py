@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("refresh")
-@click.argument("paths", nargs=-1, type=click.Path())
+@click.argument("paths", nargs=-1, type=str)
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(paths: tuple[str, ...], state_dir: Path | None) -> None:
     """Have mounts forget what they know of PATHs and of what is below them.

@@ -25,7 +25,7 @@ _WIDE = 10_000  # columns where no terminal is: a name cut in two is of no use t
 
 
 @click.command("status")
-@click.argument("mountpoints", nargs=-1, type=click.Path())
+@click.argument("mountpoints", nargs=-1, type=str)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; docs/status.md has its keys.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(mountpoints: tuple[str, ...], as_json: bool, state_dir: Path | None) -> int:

@@ -14,7 +14,7 @@ _NAMED = 20
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint", type=str)  # click.Path would look at it, and wait for what hangs
 @click.option("--lazy", is_flag=True, help="Take it out of the tree at once, though programs still use it.")
 @click.option(
     "--timeout",
@@ -33,7 +33,7 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
 
     from vfsmount.cli.control import printable
     from vfsmount.fuse.device import unmount
-    from vfsmount.fuse.mountpoint import FS_TYPE, mounted_type, real_path
+    from vfsmount.fuse.mountpoint import FS_TYPE, answer, mounted_type, real_path
     from vfsmount.store.mounts import MountRecords, is_alive
 
     path = real_path(mountpoint)
@@ -41,7 +41,7 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
     record = records.read(path)
     kind = mounted_type(path)
     if kind == FS_TYPE:
-        unmount(path, lazy=lazy)
+        unmount(path, lazy=lazy, hung=records.has_died(path) and answer(path) is None)
     elif kind is not None:
         raise MountError(f"{path} is a {kind} mount, not one of vfsmount")
     elif record is None:

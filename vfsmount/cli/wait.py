@@ -27,7 +27,7 @@ _NO_ANSWER = {errno.ENOTCONN, errno.ECONNABORTED}  # of a mount whose daemon die
 
 
 @click.command("wait")
-@click.argument("paths", nargs=-1, type=click.Path())
+@click.argument("paths", nargs=-1, type=str)
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to wait. [as long as it takes]")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(paths: tuple[str, ...], timeout: float | None, state_dir: Path | None) -> int:

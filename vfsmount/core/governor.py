@@ -6,7 +6,8 @@ foreground may touch, and after a 429 stay away for long.
 
 Every reply tells what the window still holds, so each one sets the bucket's level; between replies
 it fills at the average rate. The level may fall below zero, which makes the next wait longer: that
-is what keeps a trickle of calls from creeping through the margin while the window stays full.
+is what keeps a trickle of calls from creeping through the margin while the window stays full. What
+still creeps is taken off the bucket, so that no window ever sees more than the 80 %.
 
 Source: contract 7 "Rate limit".
 """
@@ -14,6 +15,7 @@ Source: contract 7 "Rate limit".
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 
 SHARE = 0.8  # of the advertised limit; the rest is for the user's other programs with this key,
@@ -53,9 +55,14 @@ class Budget:
 
     @property
     def rest(self) -> float:
-        """Calls of the limit that are not ours."""
+        """Calls of the limit that a full bucket leaves: those that are not ours, and the trickle.
+
+        When n calls have gone at once, the k-th after them waits for k tokens of n / window_s a second;
+        by the time the first n have left the window, √2n have gone so.
+        """
         limit = self.limit or 0
-        return max(limit * (1 - SHARE), min(LEAST_REST, limit / 2))
+        ours = limit - max(limit * (1 - SHARE), min(LEAST_REST, limit / 2))
+        return limit - ours + math.sqrt(1 + 2 * ours) - 1
 
     @property
     def capacity(self) -> float:
@@ -90,13 +97,17 @@ class Budget:
             self._fill(now)
             self.tokens -= 1.0
 
-    def on_reply(self, limit: int, remaining: int, window_s: float, now: float) -> None:
-        """Learn from the counters of a successful reply of a signed call."""
+    def on_reply(self, limit: int, remaining: int, window_s: float, now: float, others: int = 0) -> None:
+        """Learn from the counters of a successful reply of a signed call.
+
+        Args:
+            others: calls in flight that the server may not have counted when it said so.
+        """
         if limit <= 0 or window_s <= 0:
             return
         self.limit, self.window_s = limit, window_s
         # Others use the key too: what the server has left above our margin is what we have.
-        self.tokens = min(self.capacity, remaining - self.rest)
+        self.tokens = min(self.capacity, remaining - self.rest - others)
         self.filled_at = now
         self.refusals = 0
 

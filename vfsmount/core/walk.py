@@ -77,10 +77,14 @@ class Walk:
 
 
 def _onwards(at: Node) -> Iterator[Node]:
-    """Directories in the order of a walk that has just come to `at`, as far as they are listed."""
+    """Directories in the order of a walk that has just come to `at`, as far as they are listed.
+
+    Taken up again after any change of the tree, so where to go on is settled before each `yield`.
+    """
+    up = None if at.is_folder_root else at.parent
     yield from _below(at)
-    while at.parent is not None and not at.is_folder_root:
-        siblings = iter(list(at.parent.entries.values()))
+    while up is not None:
+        siblings = iter(list(up.entries.values()))
         for sibling in siblings:
             if sibling is at:
                 break
@@ -88,7 +92,7 @@ def _onwards(at: Node) -> Iterator[Node]:
             if sibling.is_dir:
                 yield sibling
                 yield from _below(sibling)
-        at = at.parent
+        at, up = up, None if up.is_folder_root else up.parent
 
 
 def _below(top: Node) -> Iterator[Node]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from vfsmount.errors import MountError
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 1, 2, 4, 8, 1024
+_MNT_FORCE = 1
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
@@ -108,13 +109,18 @@ def _mount_by_helper(mountpoint: str, options: KernelOptions) -> int:
     return fds[0]
 
 
-def unmount(mountpoint: str, *, lazy: bool) -> None:
+def unmount(mountpoint: str, *, lazy: bool, hung: bool = False) -> None:
     """Take a mount away; `lazy`: from the tree at once, though programs still use it.
+
+    Args:
+        hung: its daemon is dead, and the kernel has not noticed: who waits for an answer gets an error.
+            (A daemon that is killed while it has the kernel forget a name may be waiting there for a lock
+            of somebody who waits for it; such a thread does not die, and keeps the device open.)
 
     Raises:
         MountError: it is busy, or not ours to unmount.
     """
-    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
+    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0) | (_MNT_FORCE if hung else 0)
     if _libc.umount2(os.fsencode(mountpoint), flags) == 0:
         return
     code = ctypes.get_errno()

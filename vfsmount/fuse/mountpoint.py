@@ -55,10 +55,13 @@ def answer(mountpoint: str, timeout_s: float = _ANSWER_S) -> int | None:
     return done.returncode
 
 
-def prepare(mountpoint: str) -> str:
+def prepare(mountpoint: str, *, died: bool = False) -> str:
     """Make the directory usable and return its real path.
 
     A missing one is made; one with a dead mount of ours is cleaned.
+
+    Args:
+        died: our records say that the daemon of the mount there is dead.
 
     Raises:
         MountError: it is not a directory, not ours to use, or mounted already.
@@ -69,11 +72,11 @@ def prepare(mountpoint: str) -> str:
         code = answer(path)
         if code == 0:
             raise MountError(f"{path} is mounted already; 'vfsmount umount {path}' takes it away")
-        if code is None:
+        if code is None and not died:
             raise MountError(
                 f"the mount on {path} does not answer; 'vfsmount umount --lazy {path}' takes it away"
             )
-        unmount(path, lazy=True)  # left behind by a daemon that died
+        unmount(path, lazy=True, hung=code is None)  # left behind by a daemon that died
     elif kind is not None and kind.startswith("fuse") and answer(path) == errno.ENOTCONN:
         raise MountError(f"a dead {kind} mount is on {path}; 'umount -l {path}' takes it away")
     if not os.path.lexists(path):

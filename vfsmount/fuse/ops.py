@@ -182,10 +182,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        for offset, (name, attr) in enumerate(await self._fs.readdir(fh, start_id), start_id + 1):
-            # A file removed since the rewind has lost its number; the reader learns that it is gone.
-            if name not in (b".", b"..") and not self._fs.is_listed(attr.ino):
-                continue
+        for offset, name, attr in await self._fs.readdir(fh, start_id):
             if not pyfuse3.readdir_reply(token, FileNameT(name), _entry(attr), offset):
                 return
             if name not in (b".", b".."):

@@ -145,11 +145,16 @@ class Received:
 
 @dataclass(slots=True)
 class Calls:
-    """Counts of calls by half, method and route, of reply statuses, and of bytes per upload target."""
+    """Counts of calls by half, method and route, of reply statuses, and of bytes per upload target.
+
+    Attributes:
+        refused: calls beyond a rate limit since the server began; `reset` leaves it.
+    """
 
     arrived: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     statuses: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
     uploads: dict[str, Received] = field(default_factory=dict)
+    refused: int = 0
 
     def reset(self) -> None:
         """Start again from zero."""
@@ -178,4 +183,5 @@ class Calls:
                 path: {"bytes": r.bytes, "patches": r.patches, "sessions": r.sessions}
                 for path, r in self.uploads.items()
             },
+            "refused": self.refused,
         }

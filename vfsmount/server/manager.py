@@ -127,6 +127,7 @@ def _count(request: web.Request, server: Server, user: User | None, headers: dic
     budget = _budget(request, server, user)
     headers |= budget.headers(with_reset=server.dialect.codes)
     if budget.exceeded:
+        server.calls.refused += 1
         raise Problem("rate-limit-exceeded")
 
 

@@ -73,6 +73,11 @@ class MountRecords:
         record = self.read(mountpoint)
         return record is not None and record.pid == pid
 
+    def has_died(self, mountpoint: str) -> bool:
+        """Whether the daemon of a record is gone without having ended."""
+        record = self.read(mountpoint)
+        return record is not None and not record.ended and not is_alive(record)
+
     def remove(self, mountpoint: str) -> None:
         """Forget a mountpoint."""
         self._file(mountpoint).unlink(missing_ok=True)

@@ -50,11 +50,19 @@ class Ahead:
             news, directory = self._news, None
             if self._walk.is_on(trio.current_time()):
                 async with self._governor.spare_turn():
-                    directory = self._walk.next(trio.current_time(), self._metadata.may_look_ahead)
+                    directory = self._next()
                     if directory is not None:
                         await self._fetch(directory)
             if directory is None:
                 await news.wait()
+
+    def _next(self) -> Node | None:
+        try:
+            return self._walk.next(trio.current_time(), self._metadata.may_look_ahead)
+        except Exception:
+            # A bug here must not end the mount.
+            _log.exception("ahead.bug")
+            return None
 
     async def _fetch(self, directory: Node) -> None:
         try:

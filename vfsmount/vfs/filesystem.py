@@ -308,35 +308,32 @@ class Filesystem:
         node.opens += 1  # keeps the listing here while somebody reads it
         return fh
 
-    async def readdir(self, fh: int, offset: int) -> Iterator[tuple[bytes, Attr]]:
-        """Entries from `offset` (0: from a fresh look; n: after the n-th) of an open directory.
+    async def readdir(self, fh: int, offset: int) -> Iterator[tuple[int, bytes, Attr]]:
+        """Entries from `offset` (0: from a fresh look; n: after the one with that number) of an open
+        directory, each with its number.
 
-        The order is frozen at offset 0, so an offset means the same until the next rewind. Lazy,
-        because the kernel takes a page at a time: take what you need before the next await.
+        Names and their order are frozen at offset 0, so an offset means the same until the next rewind.
+        What stands under a name is not: somebody else may have replaced it, and a name that was removed
+        or renamed since is left out, or the kernel would believe in it anew. Lazy, because the kernel
+        takes a page at a time: take what you need before the next await.
         """
         handle = self._dir_handles.get(fh)
         if handle is None:
             raise BadHandle("not an open directory")
-        if offset == 0 or handle.entries is None:
+        if offset == 0 or handle.names is None:
             if not handle.node.unlinked:
                 await self._metadata.refresh(handle.node)
                 await self._metadata.follow_links(handle.node)
-            handle.entries = self._snapshot(handle.node)
-        entries = handle.entries
-        return (
-            (name, self._attr(node)) for name, node in map(entries.__getitem__, range(offset, len(entries)))
-        )
+            handle.names = [b".", b"..", *handle.node.entries]
+        return self._entries(handle.node, handle.names, offset)
 
-    def _snapshot(self, node: Node) -> list[tuple[bytes, Node]]:
-        dots = [(b".", node), (b"..", node.parent or self._inodes.root)]
-        return dots + list(node.entries.items())
-
-    def is_listed(self, ino: int) -> bool:
-        """Whether an inode from `readdir` may still be given to the kernel."""
-        try:
-            return not self._inodes.get(ino).unlinked
-        except Stale:
-            return False
+    def _entries(self, directory: Node, names: list[bytes], offset: int) -> Iterator[tuple[int, bytes, Attr]]:
+        dots = {b".": directory, b"..": directory.parent or self._inodes.root}
+        for number in range(offset, len(names)):
+            name = names[number]
+            node = dots.get(name) or directory.entries.get(name)
+            if node is not None:
+                yield number + 1, name, self._attr(node)
 
     def looked_up(self, ino: int) -> None:
         """The kernel was told this number by a directory reading."""

@@ -69,7 +69,7 @@ class Handle:
 
 @dataclass(slots=True)
 class DirHandle:
-    """One open directory: its entries as they were when it was opened or rewound."""
+    """One open directory: its names, dots included, as they were when it was opened or rewound."""
 
     node: Node
-    entries: list[tuple[bytes, Node]] | None = None
+    names: list[bytes] | None = None

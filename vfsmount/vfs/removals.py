@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import trio
 
 from vfsmount.api.client import Client
-from vfsmount.api.governor import background
+from vfsmount.api.governor import background, class_now
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
+from vfsmount.core.governor import Class
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.core.writeback import Schedule
 from vfsmount.errors import IsADirectory, LocalIOError, NotFound, Stale, VfsError
@@ -81,6 +82,8 @@ class Removals:
         self._pending: dict[tuple[Node, bytes], Pending] = {}
         self._added_at = self._first_at = 0.0
         self._wanted = 0  # callers who wait
+        self._urgent = 0  # those of them that somebody waits for
+        self._hurry = trio.Event()  # of the batch that is being sent
         self._wake = trio.Event()
         self._pulse = Pulse()
         self._schedule = Schedule()
@@ -134,7 +137,10 @@ class Removals:
         while True:
             await self._gathered()
             try:
-                with background():
+                self._hurry = trio.Event()
+                if self._urgent:
+                    self._hurry.set()
+                with background(self._hurry):
                     await self._send_batch()
                 self._schedule = Schedule()
             except VfsError as e:
@@ -242,14 +248,20 @@ class Removals:
         Raises:
             VfsError: why the server did not do it.
         """
+        urgent = class_now() is Class.FOREGROUND
         while wanted := [p for p in self._pending.values() if _concerns(p, directories, name)]:
             self._wanted += 1
+            self._urgent += urgent
+            if urgent and not self._hurry.is_set():
+                self._hurry.set()
+                self._client.governor.look_again()
             self._wake.set()
             failed = self._failed
             try:
                 await wait_behind(self._pulse, lambda p=wanted[0], f=failed: _either(p.done, f))  # type: ignore[misc]
             finally:
                 self._wanted -= 1
+                self._urgent -= urgent
             if wanted[0].error is not None:
                 raise wanted[0].error
             if failed.is_set() and not wanted[0].done.is_set() and self._error is not None:
