@@ -321,3 +321,15 @@ async def test_what_is_held_is_listed_while_a_fresh_look_hangs(both: Embedded, t
                 d.fs.releasedir(fh)
             release(both)
             both.clear_faults()
+
+
+async def test_file_the_server_stumbles_over_harms_no_other(both: Embedded, tmp_path: Path) -> None:
+    """Whether the server takes the folder's token is looked at with a file that was listed: not with this."""
+    name, folder = fresh(both)
+    for n in range(9):
+        (both.folder_dir(folder) / f"odd\x1b{n}").write_bytes(b"x")
+    (both.folder_dir(folder) / "zz").write_bytes(b"x")
+    async with serving(both, tmp_path) as d:
+        assert len(await d.names(name)) == 10  # a number at which listings are cut, so each name is asked for
+        await d.write(f"{name}/new", b"content")
+        assert await d.read(f"{name}/new") == b"content"

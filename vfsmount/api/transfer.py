@@ -33,6 +33,7 @@ from vfsmount.errors import (
     RemoteUnavailable,
     Stale,
     TokenExpired,
+    VfsError,
 )
 from vfsmount.log import event
 from vfsmount.values import ANY, Base, Folder, Grant, RangeReply, Validator
@@ -224,7 +225,8 @@ class Transfers:
 
     def is_there(self, folder: Folder, path: str) -> None:
         """A file that certainly is there, and may be looked at to find out how the server takes tokens."""
-        if folder.host not in self._proven:
+        # Nobody has asked for this one, so it must not be one that a server stumbles over.
+        if folder.host not in self._proven and path.isprintable():
             with suppress(InvalidName, InvalidRequest, NameTooLong):  # a name that no request can carry
                 self._witnesses[folder.id] = paths.downloadable(path)
 
@@ -232,7 +234,8 @@ class Transfers:
         """Whether a file that is there is found with the folder's token."""
         witness = self._witnesses.get(folder.id)
         if witness is not None:
-            with suppress(NotFound, IsADirectory, RangeOutside):
+            # Whatever it is that does not work with this one: a token of the file's own decides then.
+            with suppress(VfsError):
                 await self._once(folder, witness, {"Range": "bytes=0-0"}, _only_validator, fresh=False)
         return folder.host in self._proven
 
