@@ -25,11 +25,13 @@ class Kind(enum.Enum):
     LOCAL_LINK = "local-link"
     FIFO = "fifo"
     SOCKET = "socket"
+    CHAR_DEVICE = "char-device"
+    BLOCK_DEVICE = "block-device"
 
     @property
     def is_local(self) -> bool:
         """Whether the server knows nothing of such a name."""
-        return self in (Kind.LOCAL_LINK, Kind.FIFO, Kind.SOCKET)
+        return self not in (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class LocalAttrs:
         xattrs: extended attributes, (name with its ``user.``, value).
         target: where a local symlink points.
         ino: the inode number it had, where that is not the usual one; in records only.
+        rdev: number of a device, as the kernel writes it.
     """
 
     mode: int | None = None
@@ -52,6 +55,7 @@ class LocalAttrs:
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     target: bytes = b""
     ino: int | None = None
+    rdev: int = 0
 
     def updated(
         self,

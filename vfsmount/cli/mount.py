@@ -67,8 +67,8 @@ class Octal(click.ParamType[int]):
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option("--read-only", is_flag=True, help="Refuse every change before anything is sent.")
 @click.option("--folder", "folders", multiple=True, metavar="NAME", help="Show this folder only; repeatable.")
-@click.option("--uid", type=int, help="Owner of all files. [you]")
-@click.option("--gid", type=int, help="Group of all files. [yours]")
+@click.option("--uid", type=int, help="Owner of what no other user made here. [you]")
+@click.option("--gid", type=int, help="Its group. [yours]")
 @click.option("--umask", type=Octal(), default="022", show_default=True, help="Permission bits to take away.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine in, as modes permit.")
 @click.option("-o", "mount_options", multiple=True, metavar="A,B=C", help="Options as mount(8) writes them.")
@@ -279,6 +279,7 @@ def _mount(
     from vfsmount.fuse import device, session
     from vfsmount.fuse.mountpoint import prepare, real_path
     from vfsmount.store.mounts import MountRecord, MountRecords, start_time
+    from vfsmount.vfs.handles import Maker
     from vfsmount.vfs.policy import MountPolicy
 
     _leave_no_core()
@@ -297,6 +298,7 @@ def _mount(
         policy=MountPolicy(
             uid=choices.uid,
             gid=choices.gid,
+            mounter=Maker(os.getuid(), os.getgid()),
             umask=choices.umask,
             read_only=choices.read_only,
             dir_ttl_s=choices.dir_ttl,

@@ -62,6 +62,7 @@ class Node:
         "shown_epoch",
         "size",
         "staged",
+        "subdirs",
         "unlinked",
         "validator",
         "version",
@@ -87,6 +88,7 @@ class Node:
         self.name = name
         self.ref = ref  # None for the mount's root only
         self.entries: dict[bytes, Node] = {}
+        self.subdirs = 0  # directories among them
         self.lookups = 0  # references the kernel holds
         self.opens = 0  # open file handles
         self.writers = 0  # those of them that may write
@@ -192,12 +194,14 @@ class InodeTable:
         ref = FolderRef(folder) if folder is not None else parent.ref
         node = self._new(kind, parent, name, ref, mode)
         parent.entries[name] = node
+        parent.subdirs += node.is_dir
         return node
 
     def unlink(self, node: Node) -> None:
         """Take a node (with everything below it) out of the tree; pinned nodes stay known by number."""
         assert node.parent is not None
         del node.parent.entries[node.name]
+        node.parent.subdirs -= node.is_dir
         for child in list(node.entries.values()):
             self.unlink(child)
         node.parent = None
@@ -226,8 +230,10 @@ class InodeTable:
         assert node.parent is not None and name not in parent.entries
         assert parent is not node and not self.is_below(parent, node)
         del node.parent.entries[node.name]
+        node.parent.subdirs -= node.is_dir
         node.parent, node.name = parent, name
         parent.entries[name] = node
+        parent.subdirs += node.is_dir
 
     def looked_up(self, node: Node) -> None:
         """The kernel was told this number once more."""
@@ -260,6 +266,7 @@ class InodeTable:
             if child.pinned or child.entries or child.local is not NO_ATTRS:
                 continue
             del directory.entries[child.name]
+            directory.subdirs -= child.is_dir
             child.parent = None
             child.unlinked = True
             del self._nodes[child.ino]

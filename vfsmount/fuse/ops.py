@@ -29,7 +29,7 @@ from vfsmount.errors import NotFound
 from vfsmount.fuse.errno_map import handler
 from vfsmount.values import NAME_MAX, HostUsage
 from vfsmount.vfs.filesystem import WAIT_ATTRIBUTE, Filesystem
-from vfsmount.vfs.handles import Attr, SetAttr
+from vfsmount.vfs.handles import Attr, Maker, SetAttr
 
 _log = logging.getLogger("vfsmount.fuse")
 
@@ -73,7 +73,7 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
-        return _entry(await self._fs.mkdir(parent_inode, name, mode & ~ctx.umask))
+        return _entry(await self._fs.mkdir(parent_inode, name, mode & ~ctx.umask, _maker(ctx)))
 
     @handler
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
@@ -102,9 +102,9 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
         if not stat.S_ISREG(mode):
-            return _entry(await self._fs.mknod(parent_inode, name, mode & ~ctx.umask))
+            return _entry(await self._fs.mknod(parent_inode, name, mode & ~ctx.umask, rdev, _maker(ctx)))
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-        fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags)
+        fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags, _maker(ctx))
         try:
             await self._fs.flush(fh)
         finally:
@@ -115,7 +115,7 @@ class Operations(pyfuse3.Operations):
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        return _entry(await self._fs.symlink(parent_inode, name, target))
+        return _entry(await self._fs.symlink(parent_inode, name, target, _maker(ctx)))
 
     @handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
@@ -206,7 +206,7 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags)
+        fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags, _maker(ctx))
         return FileInfo(fh=FileHandleT(fh)), _entry(attr)
 
     @handler
@@ -231,11 +231,16 @@ class Operations(pyfuse3.Operations):
         await self._fs.release(fh)
 
 
+def _maker(ctx: RequestContext) -> Maker:
+    return Maker(ctx.uid, ctx.gid)
+
+
 def _entry(attr: Attr) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = InodeT(attr.ino)
     entry.st_mode = ModeT(attr.mode)
     entry.st_nlink = attr.nlink
+    entry.st_rdev = attr.rdev
     entry.st_uid = attr.uid
     entry.st_gid = attr.gid
     entry.st_size = attr.size

@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import trio
 
@@ -22,6 +23,7 @@ from vfsmount.errors import (
     BadHandle,
     InvalidRequest,
     IsADirectory,
+    NameTooLong,
     NotADirectory,
     NotFound,
     NotSupported,
@@ -32,10 +34,10 @@ from vfsmount.errors import (
 from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
-from vfsmount.values import HostUsage, Ino, Kind, LocalAttrs
+from vfsmount.values import NAME_MAX, HostUsage, Ino, Kind, LocalAttrs
 from vfsmount.vfs.barrier import Barrier
 from vfsmount.vfs.deadline import within
-from vfsmount.vfs.handles import Attr, DirHandle, Handle, Opened, SetAttr
+from vfsmount.vfs.handles import Attr, DirHandle, Handle, Maker, Opened, SetAttr
 from vfsmount.vfs.parts import Parts
 from vfsmount.vfs.policy import MountPolicy, without_set_id
 from vfsmount.vfs.recovery import Report
@@ -47,6 +49,13 @@ _log = logging.getLogger("vfsmount.vfs")
 # Setting or reading it waits. Reading is the better way: the kernel locks a file while an attribute is
 # set, and has an error for the next who closes it when the process that sets it is killed.
 WAIT_ATTRIBUTE = b"user.vfsmount.wait"
+
+_SPECIAL = {
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFSOCK: Kind.SOCKET,
+    stat.S_IFCHR: Kind.CHAR_DEVICE,
+    stat.S_IFBLK: Kind.BLOCK_DEVICE,
+}
 
 
 class Filesystem:
@@ -113,17 +122,33 @@ class Filesystem:
             atime_ns=mtime if local.atime_ns is None else local.atime_ns,
             mtime_ns=mtime,
             ctime_ns=node.ctime_ns or mtime,
-            nlink=0 if node.unlinked else (2 if node.is_dir else 1),
+            nlink=self._nlink(node, now),
+            rdev=local.rdev,
             attr_ttl_s=policy.dir_ttl_s if node.is_dir else policy.attr_ttl_s,
             entry_ttl_s=entry_ttl,
         )
+
+    def _nlink(self, node: Node, now: float) -> int:
+        """A directory's is told while its listing is believed; 1 says "not told", as on btrfs.
+
+        Programs that stop looking for subdirectories when they have seen so many must not trust an old one.
+        """
+        if node.unlinked:
+            return 0
+        if not node.is_dir:
+            return 1
+        state = dircache.state_of(node)
+        return 2 + node.subdirs if state.fresh(now, self._metadata.ttl(node)) and not state.cut else 1
 
     async def lookup(self, parent: int, name: bytes) -> Attr:
         """Attributes of a name; counts as one reference of the caller's to its inode.
 
         Raises:
             NotFound: no such name.
+            NameTooLong: there can be none.
         """
+        if len(name) > NAME_MAX:
+            raise NameTooLong("a name may have at most 255 bytes")
         directory = self._directory(parent)
         if name in (b".", b".."):
             node = directory if name == b"." else directory.parent or self._inodes.root
@@ -244,23 +269,29 @@ class Filesystem:
 
     # --- links and special files ---------------------------------------------------------------
 
-    async def symlink(self, parent: int, name: bytes, target: bytes) -> Attr:
+    async def symlink(self, parent: int, name: bytes, target: bytes, maker: Maker | None = None) -> Attr:
         """As symlink(2), for this machine only; counts as a lookup."""
-        return await self._make_local(parent, name, Kind.LOCAL_LINK, LocalAttrs(target=target))
+        directory = self._directory(parent)
+        attrs = replace(self.policy.for_new(directory, maker, 0), mode=None, target=target)
+        return await self._make_local(directory, name, Kind.LOCAL_LINK, attrs)
 
-    async def mknod(self, parent: int, name: bytes, mode: int) -> Attr:
-        """A FIFO or a socket's name, for this machine only; counts as a lookup.
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int = 0, maker: Maker | None = None
+    ) -> Attr:
+        """The name of a FIFO, socket or device, for this machine only; counts as a lookup.
 
         Raises:
-            NotSupported: a device.
+            InvalidRequest: another kind of file.
         """
-        kind = {stat.S_IFIFO: Kind.FIFO, stat.S_IFSOCK: Kind.SOCKET}.get(stat.S_IFMT(mode))
+        kind = _SPECIAL.get(stat.S_IFMT(mode))
         if kind is None:
-            raise NotSupported("devices cannot be kept")
-        return await self._make_local(parent, name, kind, LocalAttrs(mode=mode & 0o7777))
+            raise InvalidRequest("no kind of file that mknod makes")
+        directory = self._directory(parent)
+        attrs = replace(self.policy.for_new(directory, maker, mode), rdev=rdev)
+        return await self._make_local(directory, name, kind, attrs)
 
-    async def _make_local(self, parent: int, name: bytes, kind: Kind, attrs: LocalAttrs) -> Attr:
-        node = await self._namespace.make_local(self._directory(parent), name, kind, attrs)
+    async def _make_local(self, directory: Node, name: bytes, kind: Kind, attrs: LocalAttrs) -> Attr:
+        node = await self._namespace.make_local(directory, name, kind, attrs)
         self._inodes.looked_up(node)
         return self._attr(node)
 
@@ -346,9 +377,11 @@ class Filesystem:
             handle.node.opens -= 1
             self._inodes.released(handle.node)
 
-    async def mkdir(self, parent: int, name: bytes, mode: int) -> Attr:
+    async def mkdir(self, parent: int, name: bytes, mode: int, maker: Maker | None = None) -> Attr:
         """As mkdir(2); counts as a lookup."""
-        node = await self._namespace.mkdir(self._directory(parent), name, mode & 0o7777)
+        directory = self._directory(parent)
+        attrs = self.policy.for_new(directory, maker, mode, is_dir=True)
+        node = await self._namespace.mkdir(directory, name, attrs)
         self._inodes.looked_up(node)
         return self._attr(node)
 
@@ -427,12 +460,15 @@ class Filesystem:
         keep, node.shown_epoch = node.shown_epoch == node.epoch, node.epoch
         return Opened(fh, keep)
 
-    async def create(self, parent: int, name: bytes, mode: int, flags: int) -> tuple[int, Attr]:
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, maker: Maker | None = None
+    ) -> tuple[int, Attr]:
         """As open(2) with O_CREAT; counts as a lookup. A new file is recorded by its first flush."""
         self._pressure.changed(trio.current_time())
         directory = self._directory(parent)
         exclusive = bool(flags & os.O_EXCL)
-        node = await self._namespace.create(directory, name, mode & 0o7777, exclusive=exclusive)
+        attrs = self.policy.for_new(directory, maker, mode)
+        node = await self._namespace.create(directory, name, attrs, exclusive=exclusive)
         fh = self._register(node, flags) if node.staged is not None else (await self.open(node.ino, flags)).fh
         if node.staged is not None and flags & os.O_TRUNC and node.size:
             try:

@@ -23,8 +23,17 @@ class Attr:
     mtime_ns: int
     ctime_ns: int
     nlink: int
+    rdev: int
     attr_ttl_s: float
     entry_ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """The process that makes a name."""
+
+    uid: int
+    gid: int
 
 
 @dataclass(frozen=True, slots=True)

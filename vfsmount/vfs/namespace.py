@@ -94,7 +94,7 @@ class Namespace:
 
     # --- making --------------------------------------------------------------------------------
 
-    async def mkdir(self, parent: Node, name: bytes, mode: int) -> Node:
+    async def mkdir(self, parent: Node, name: bytes, attrs: LocalAttrs) -> Node:
         """Make a directory; in the mount's root, a vfolder on the default host."""
         self._gate.check_writable(parent)
         check_new_name(parent, name)
@@ -111,7 +111,7 @@ class Namespace:
             await self._client.mkdir(folder, child_path(parent, name))
         existing = parent.entries.get(name)
         node = existing or self._inodes.add(parent, name, Kind.DIRECTORY, mode=0o755)
-        node.local = LocalAttrs(mode=mode)
+        node.local = attrs
         node.mtime_ns = node.ctime_ns = time.time_ns()
         node.checked_at = asked_at
         dircache.known_empty(node, asked_at)
@@ -148,7 +148,7 @@ class Namespace:
         await self._save_times()
         return node
 
-    async def create(self, parent: Node, name: bytes, mode: int, *, exclusive: bool) -> Node:
+    async def create(self, parent: Node, name: bytes, attrs: LocalAttrs, *, exclusive: bool) -> Node:
         """A new file that exists here only until it is flushed; an existing one as it is.
 
         Raises:
@@ -165,7 +165,7 @@ class Namespace:
         if node is None and exclusive and listing_age > self._policy.attr_ttl_s:
             await self._refuse_if_there(parent, name)
         if node is None:
-            node = await self._writer.create(parent, name, mode)
+            node = await self._writer.create(parent, name, attrs)
             self._touch(parent)
             await self._save_times()
             return node

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from vfsmount.core.inodes import Node
 from vfsmount.values import Kind, LocalAttrs
+from vfsmount.vfs.handles import Maker
 
 # A symlink on the server shows as a file: its text is not told, and every call acts on its target.
 _FORMAT = {
@@ -16,6 +17,8 @@ _FORMAT = {
     Kind.LOCAL_LINK: stat.S_IFLNK,
     Kind.FIFO: stat.S_IFIFO,
     Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHAR_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
 }
 
 
@@ -24,6 +27,8 @@ class MountPolicy:
     """Options of one mount that decide what programs see.
 
     Attributes:
+        uid, gid: who owns what the server has, and what the user makes who mounted.
+        mounter: that user; None: the same.
         dir_ttl_s: how long a listing is believed.
         attr_ttl_s: how long attributes of an open file are believed.
         folder_ttl_s: how long the list of vfolders is believed; one manager call each time.
@@ -40,6 +45,7 @@ class MountPolicy:
 
     uid: int = 0
     gid: int = 0
+    mounter: Maker | None = None
     umask: int = 0o022
     read_only: bool = False
     dir_ttl_s: float = 5.0
@@ -68,6 +74,20 @@ class MountPolicy:
         if not self.writable(node):
             bits &= ~0o222
         return _FORMAT[node.kind] | bits
+
+    def for_new(self, directory: Node, maker: Maker | None, mode: int, *, is_dir: bool = False) -> LocalAttrs:
+        """Attributes of a name that is being made in a directory; `maker` None: the user who mounted.
+
+        A set-group-ID directory hands on its group, and the bit to directories: the kernel leaves it to us.
+        """
+        mounter = self.mounter or Maker(self.uid, self.gid)
+        maker = maker or mounter
+        uid = None if maker.uid in (self.uid, mounter.uid) else maker.uid
+        gid = None if maker.gid in (self.gid, mounter.gid) else maker.gid
+        if (directory.local.mode or 0) & stat.S_ISGID:
+            gid = directory.local.gid
+            mode |= stat.S_ISGID if is_dir else 0
+        return LocalAttrs(mode=mode & 0o7777, uid=uid, gid=gid)
 
     def default_bits(self, node: Node) -> int:
         """Permission bits of what nobody has set any for."""

@@ -98,8 +98,8 @@ class Writer:
 
     # --- content -------------------------------------------------------------------------------
 
-    async def create(self, parent: Node, name: bytes, mode: int) -> Node:
-        """A new empty file, here only until it is sent. `mode`: permission bits."""
+    async def create(self, parent: Node, name: bytes, attrs: LocalAttrs) -> Node:
+        """A new empty file, here only until it is sent."""
         content = await self._area.create(name)
         try:
             # A directory that is being removed must not take in what would go with it unsent.
@@ -110,7 +110,7 @@ class Writer:
         except BaseException:
             content.release()
             raise
-        node.local = LocalAttrs(mode=mode)
+        node.local = attrs
         node.mtime_ns = node.ctime_ns = time.time_ns()
         self.attach(node, StagedFile(content, base=None))
         return node
