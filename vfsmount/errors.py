@@ -140,6 +140,10 @@ class NoSpace(VfsError):
     """No room left on the disk that holds staging files."""
 
 
+class FileTooLarge(VfsError):
+    """Larger than a file may be on the disk that holds staging files."""
+
+
 # --- the way to the server ---------------------------------------------------------------------
 
 

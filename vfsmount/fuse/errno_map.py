@@ -46,6 +46,7 @@ ERRNO: dict[type[errors.VfsError], int] = {
     errors.BadHandle: errno.EBADF,
     errors.QuotaExceeded: errno.EDQUOT,
     errors.NoSpace: errno.ENOSPC,
+    errors.FileTooLarge: errno.EFBIG,
     errors.RemoteUnavailable: errno.EIO,
     errors.DeadlineExceeded: errno.ETIMEDOUT,
     errors.RateLimited: errno.EBUSY,  # EAGAIN would make programs spin

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import trio
 
-from vfsmount.errors import LocalIOError, NoSpace
+from vfsmount.errors import FileTooLarge, LocalIOError, NoSpace
 
 T = TypeVar("T")
 
@@ -106,6 +106,7 @@ async def in_thread(call: Callable[[], T]) -> T:
 
     Raises:
         NoSpace: ENOSPC or EDQUOT of the local disk.
+        FileTooLarge: EFBIG of it.
         LocalIOError: any other OSError.
     """
     try:
@@ -114,8 +115,10 @@ async def in_thread(call: Callable[[], T]) -> T:
         raise local_error(e) from e
 
 
-def local_error(e: OSError) -> NoSpace | LocalIOError:
+def local_error(e: OSError) -> NoSpace | FileTooLarge | LocalIOError:
     """What an OSError of our own files means to a caller."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(FULL)
+    if e.errno == errno.EFBIG:
+        return FileTooLarge("the disk that holds staging files takes no file of this size")
     return LocalIOError(f"staging file: {os.strerror(e.errno or 0)}")

@@ -419,9 +419,9 @@ class Filesystem:
         if node.kind is Kind.SYMLINK:
             raise NotSupported("the server would replace this symlink by a file")
 
-    def _register(self, node: Node, flags: int) -> int:
+    def _register(self, node: Node, flags: int, *, made: bool = False) -> int:
         fh = self._new_fh()
-        self._handles[fh] = handle = Handle(node, flags, node.epoch)
+        self._handles[fh] = handle = Handle(node, flags, node.epoch, made=made)
         node.opens += 1
         node.writers += handle.writable
         return fh
@@ -468,8 +468,11 @@ class Filesystem:
         directory = self._directory(parent)
         exclusive = bool(flags & os.O_EXCL)
         attrs = self.policy.for_new(directory, maker, mode)
-        node = await self._namespace.create(directory, name, attrs, exclusive=exclusive)
-        fh = self._register(node, flags) if node.staged is not None else (await self.open(node.ino, flags)).fh
+        node, made = await self._namespace.create(directory, name, attrs, exclusive=exclusive)
+        if node.staged is not None:
+            fh = self._register(node, flags, made=made)
+        else:
+            fh = (await self.open(node.ino, flags)).fh
         if node.staged is not None and flags & os.O_TRUNC and node.size:
             try:
                 await self._writer.truncate(node, None, 0)

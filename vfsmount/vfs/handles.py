@@ -63,17 +63,21 @@ class Handle:
     Attributes:
         epoch: whose content it reads; see `Node.epoch`.
         met: it has shown bytes or taken some, so it can no longer change over to a newer version.
+        made: the file was made by opening it.
     """
 
     node: Node
     flags: int
     epoch: int
     met: bool = False
+    made: bool = False
     ahead: Readahead = field(default_factory=Readahead)
 
     @property
     def writable(self) -> bool:
-        return self.flags & os.O_ACCMODE != os.O_RDONLY
+        """Whether it changes the file, if only by making or cutting it when it is opened: its close has
+        something to record."""
+        return bool(self.made or self.flags & os.O_ACCMODE != os.O_RDONLY or self.flags & os.O_TRUNC)
 
 
 @dataclass(slots=True)

@@ -148,8 +148,10 @@ class Namespace:
         await self._save_times()
         return node
 
-    async def create(self, parent: Node, name: bytes, attrs: LocalAttrs, *, exclusive: bool) -> Node:
-        """A new file that exists here only until it is flushed; an existing one as it is.
+    async def create(
+        self, parent: Node, name: bytes, attrs: LocalAttrs, *, exclusive: bool
+    ) -> tuple[Node, bool]:
+        """A new file that exists here only until it is flushed; an existing one as it is. And which it is.
 
         Raises:
             AlreadyExists: `exclusive`, and the name is taken, or was taken on the server a moment ago.
@@ -168,12 +170,12 @@ class Namespace:
             node = await self._writer.create(parent, name, attrs)
             self._touch(parent)
             await self._save_times()
-            return node
+            return node, True
         if exclusive:
             raise AlreadyExists("the name is taken")
         if node.is_dir:
             raise IsADirectory("this is a directory")
-        return node
+        return node, False
 
     async def _refuse_if_there(self, parent: Node, name: bytes) -> None:
         """One storage-proxy request that asks whether a name is taken after all."""

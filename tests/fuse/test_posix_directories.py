@@ -1,0 +1,157 @@
+"""What a directory shows of itself: link counts, `.` and `..`, places in a reading, times."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fuse.conftest import Site, wait_out_ttl
+from tests.support.libc import DirStream
+from tests.support.mounting import run
+
+
+def nlink(path: Path) -> int:
+    return path.stat().st_nlink
+
+
+def test_link_count_is_two_and_the_subdirectories(folder: Path) -> None:
+    d, other = folder / "d", folder / "other"
+    for path in (d, other, d / "a", d / "b"):
+        path.mkdir()
+    (d / "file").touch()
+    (d / "link").symlink_to("a")
+    assert (nlink(d), nlink(other), nlink(d / "a")) == (4, 2, 2)
+    (d / "b").rename(other / "b")
+    assert (nlink(d), nlink(other)) == (3, 3)
+    (d / "a").rename(other / "b")  # replaces an empty one
+    assert (nlink(d), nlink(other)) == (2, 3)
+    (other / "b").rmdir()
+    assert nlink(other) == 2
+    with os.scandir(folder) as entries:
+        assert {e.name: e.stat().st_nlink for e in entries} == {"d": 2, "other": 2}
+
+
+def test_link_count_is_one_where_it_is_not_known(site: Site, folder: Path, disk: Path) -> None:
+    """1 says "not counted": programs that would stop looking after so many subdirectories go on."""
+    (disk / "d" / "sub").mkdir(parents=True)
+    wait_out_ttl()
+    os.listdir(folder)
+    if site.embedded:
+        site.embedded.reset_calls()
+    assert nlink(folder / "d") == 1
+    if site.embedded:
+        assert not site.embedded.calls("manager"), "a count is not worth a call"
+    assert run("find", folder, "-type", "d", "-name", "sub") == f"{folder}/d/sub\n"
+    wait_out_ttl()
+    assert nlink(folder / "d") in (1, 3)
+    (disk / "d" / "later").mkdir()
+    wait_out_ttl()
+    wait_out_ttl()
+    assert nlink(folder / "d") == 1
+    found = run("perl", "-MFile::Find", "-e", "find(sub { print qq($_\n) if -d }, @ARGV)", folder / "d")
+    assert sorted(found.split()) == [".", "later", "sub"]
+
+
+def test_dot_and_dot_dot_are_entries_with_their_numbers(folder: Path) -> None:
+    (folder / "d" / "e").mkdir(parents=True)
+    for path in (folder.parent, folder, folder / "d", folder / "d" / "e"):
+        with DirStream(path) as stream:
+            numbers = dict(stream)
+        assert numbers["."] == path.stat().st_ino
+        if path != folder.parent:  # that one's `..` is another file system's
+            assert numbers[".."] == path.parent.stat().st_ino == os.stat(f"{path}/..").st_ino
+    (folder / "d" / "e").rename(folder / "e")
+    with DirStream(folder / "e") as stream:
+        assert dict(stream)[".."] == folder.stat().st_ino
+    assert os.stat(f"{folder}/e/../d/.").st_ino == (folder / "d").stat().st_ino
+
+
+@pytest.mark.parametrize("count", [7, 700])  # one reply of the kernel's, and several
+def test_place_in_a_directory_is_found_again(folder: Path, count: int) -> None:
+    for n in range(count):
+        (folder / f"{n:04d}{'x' * 60}").symlink_to("nowhere")  # quickest to make
+    with DirStream(folder) as stream:
+        places = [stream.tell()]
+        names = []
+        for name, _ in stream:
+            names.append(name)
+            places.append(stream.tell())
+        assert len(set(names)) == count + 2
+        for at in (count // 2, 0, count - 1, 3):
+            stream.seek(places[at])
+            assert stream.names() == names[at:]
+        (folder / names[4]).unlink()
+        (folder / "new").symlink_to("nowhere")
+        stream.seek(places[5])
+        assert stream.names() == names[5:], "a place means the same while names come and go"
+        stream.rewind()
+        assert set(stream.names()) == {*names, "new"} - {names[4]}
+
+
+def test_removed_directory_is_empty_to_who_has_it_open(folder: Path) -> None:
+    (folder / "d").mkdir()
+    with DirStream(folder / "d") as stream:
+        (folder / "d").rmdir()
+        assert set(stream.names()) <= {".", ".."}
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        (folder / "e").mkdir()
+        inside = os.open("e", os.O_RDONLY, dir_fd=fd)
+        (folder / "e").rmdir()
+        assert os.fstat(inside).st_nlink == 0
+        with pytest.raises(FileNotFoundError):
+            os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=inside)
+        os.close(inside)
+    finally:
+        os.close(fd)
+
+
+def changed(path: Path) -> tuple[int, int]:
+    shown = path.stat()
+    return shown.st_mtime_ns, shown.st_ctime_ns
+
+
+def test_directory_is_newer_after_each_change_of_its_names(folder: Path) -> None:
+    d, other = folder / "d", folder / "other"
+    d.mkdir()
+    other.mkdir()
+    changes = {
+        "create": lambda: (d / "f").touch(),
+        "mkdir": lambda: (d / "sub").mkdir(),
+        "symlink": lambda: (d / "link").symlink_to("f"),
+        "mkfifo": lambda: os.mkfifo(d / "fifo"),
+        "rename": lambda: (d / "f").rename(d / "g"),
+        "rename away": lambda: (d / "g").rename(other / "g"),
+        "rename back": lambda: (other / "g").rename(d / "g"),
+        "unlink": lambda: (d / "g").unlink(),
+        "rmdir": lambda: (d / "sub").rmdir(),
+    }
+    for name, change in changes.items():
+        before, elsewhere = changed(d), changed(other)
+        time.sleep(0.01)  # a file system's clock ticks every 4 ms
+        change()
+        assert all(new > old for new, old in zip(changed(d), before, strict=True)), name
+        if "away" in name or "back" in name:
+            assert all(new > old for new, old in zip(changed(other), elsewhere, strict=True)), name
+        else:
+            assert changed(other) == elsewhere, name
+    before = changed(d)
+    (d / "fifo").chmod(0o600)
+    (d / "link").lstat()
+    assert changed(d) == before
+
+
+def test_moving_a_directory_on_the_mount_below_a_working_directory(folder: Path) -> None:
+    """Who works in a directory stays in it when it moves, and `..` is where it is then."""
+    (folder / "a" / "work").mkdir(parents=True)
+    (folder / "b").mkdir()
+    script = 'cd "$1/a/work" && mv "$1/a/work" "$1/b/moved" && echo x > f && cd -P .. && pwd'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", folder], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == f"{folder}/b"
+    assert (folder / "b" / "moved" / "f").read_text() == "x\n"
