@@ -140,10 +140,6 @@ class NoSpace(VfsError):
     """No room left on the disk that holds staging files."""
 
 
-class FileTooLarge(VfsError):
-    """Larger than a file may be on the disk that holds staging files."""
-
-
 # --- the way to the server ---------------------------------------------------------------------
 
 
@@ -236,6 +232,10 @@ class UploadFailed(VfsError):
 
 class LocalIOError(VfsError):
     """The disk that holds our files failed."""
+
+
+class FileTooLarge(LocalIOError):
+    """Larger than a file may be on that disk."""
 
 
 class RecordsFull(LocalIOError):

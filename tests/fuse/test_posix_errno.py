@@ -267,12 +267,26 @@ def test_xattr_needs_room(folder: Path) -> None:
         os.setxattr(f, "user.x", b"other", os.XATTR_CREATE)
     assert e.value.errno == errno.EEXIST
     os.setxattr(f, "user.x", b"value", os.XATTR_REPLACE)
-    os.setxattr(f, "user.large", bytes(40 << 10))
+    largest = os.urandom(64 << 10)
+    os.setxattr(f, "user.large", largest)
     with pytest.raises(OSError) as e:
-        os.setxattr(f, "user.larger", bytes(40 << 10))
+        os.setxattr(f, "user.larger", largest)
     assert e.value.errno == errno.ENOSPC
     assert os.getxattr(f, "user.x") == b"value"
+    assert os.getxattr(f, "user.large") == largest
     assert sorted(os.listxattr(f)) == ["user.large", "user.x"]
+
+
+def test_all_names_of_attributes_can_be_listed(folder: Path) -> None:
+    (folder / "f").write_text("x")
+    names = [f"user.{n:03d}{'n' * 240}" for n in range(300)]
+    with pytest.raises(OSError) as e:
+        for name in names:
+            os.setxattr(folder / "f", name, b"")
+    assert e.value.errno == errno.ENOSPC
+    shown = os.listxattr(folder / "f")
+    assert sorted(shown) == names[: len(shown)]
+    assert len(shown) > 250
 
 
 def test_trailing_slashes_are_taken_of_directories(folder: Path) -> None:

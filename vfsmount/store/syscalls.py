@@ -115,7 +115,7 @@ async def in_thread(call: Callable[[], T]) -> T:
         raise local_error(e) from e
 
 
-def local_error(e: OSError) -> NoSpace | FileTooLarge | LocalIOError:
+def local_error(e: OSError) -> NoSpace | LocalIOError:
     """What an OSError of our own files means to a caller."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(FULL)

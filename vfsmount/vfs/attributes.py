@@ -24,7 +24,8 @@ from vfsmount.vfs.policy import MountPolicy
 
 _log = logging.getLogger("vfsmount.vfs.attributes")
 
-XATTRS_MAX = 64 << 10  # bytes of one file's names and values, as ext4 and the kernel have it for one
+XATTRS_MAX = 128 << 10  # bytes of one file's names and values: room for the largest that the kernel passes on, and others
+_XATTR_NAMES_MAX = 64 << 10  # what listxattr(2) can return, each name with its NUL
 RESERVED_XATTRS = b"user.vfsmount."
 
 
@@ -175,7 +176,7 @@ class Attributes:
             NoAttribute: to be removed, and not set.
             AttributeUnsupported: another namespace.
             NotSupported: a name of the mount's own.
-            NoSpace: over 64 KiB in all.
+            NoSpace: over 128 KiB in all, or 64 KiB of names.
         """
         if not name.startswith(b"user."):
             raise AttributeUnsupported("only user.* attributes are kept")
@@ -186,8 +187,9 @@ class Attributes:
             kept[name] = value
         elif kept.pop(name, None) is None:
             raise NoAttribute("no such attribute")
-        if sum(len(n) + len(v) for n, v in kept.items()) > XATTRS_MAX:
-            raise NoSpace("the attributes of one file may take 64 KiB")
+        names = sum(len(n) + 1 for n in kept)
+        if names > _XATTR_NAMES_MAX or names + sum(map(len, kept.values())) > XATTRS_MAX:
+            raise NoSpace("the attributes of one file may take 128 KiB, their names 64 KiB")
         node.local = replace(node.local, xattrs=tuple(kept.items()))
         node.ctime_ns = time.time_ns()
 
