@@ -24,7 +24,8 @@ from vfsmount.vfs.policy import MountPolicy
 
 _log = logging.getLogger("vfsmount.vfs.attributes")
 
-XATTRS_MAX = 128 << 10  # bytes of one file's names and values: room for the largest that the kernel passes on, and others
+# Bytes of one file's names and values: room for the largest value that the kernel passes on, and others.
+XATTRS_MAX = 128 << 10
 _XATTR_NAMES_MAX = 64 << 10  # what listxattr(2) can return, each name with its NUL
 RESERVED_XATTRS = b"user.vfsmount."
 
