@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import time
@@ -155,3 +156,25 @@ def test_moving_a_directory_on_the_mount_below_a_working_directory(folder: Path)
     )
     assert done.stdout.splitlines()[-1] == f"{folder}/b"
     assert (folder / "b" / "moved" / "f").read_text() == "x\n"
+
+
+def test_path_may_be_as_long_as_the_server_takes(folder: Path) -> None:
+    """The server takes whole paths, with its own before ours: fewer than the 4095 bytes of PATH_MAX."""
+    fds = [os.open(folder, os.O_RDONLY)]
+    name = "n" * 200
+    try:
+        with pytest.raises(OSError) as refused:
+            while len(fds) < 30:
+                os.mkdir(name, dir_fd=fds[-1])
+                fds.append(os.open(name, os.O_RDONLY, dir_fd=fds[-1]))
+        # 26.x does not tell why it failed.
+        assert refused.value.errno in (errno.ENAMETOOLONG, errno.EIO)
+        assert len(fds) > 15, "some 3,000 bytes are taken"
+        with open("f", "w", opener=lambda n, flags: os.open(n, flags, dir_fd=fds[-1])) as f:
+            f.write("at the very bottom")
+        assert os.stat("f", dir_fd=fds[-1]).st_size == 18
+    finally:
+        for fd in fds:
+            os.close(fd)
+    run("rm", "-r", folder / name)
+    assert os.listdir(folder) == []

@@ -192,6 +192,7 @@ def test_holes_are_data_to_who_asks(folder: Path) -> None:
     assert os.lseek(fd, 0, os.SEEK_DATA) == 0
     assert os.lseek(fd, 5000, os.SEEK_DATA) == 5000
     assert os.lseek(fd, 0, os.SEEK_HOLE) == size
+    assert os.fstat(fd).st_blocks == -(-size // 512)
     os.close(fd)
     run("cp", "--sparse=always", folder / "f", folder / "copy")
     run("cmp", folder / "f", folder / "copy")
@@ -323,6 +324,16 @@ def test_fcntl_locks_exclude_ranges(folder: Path) -> None:
         assert not can_lock(f, 25, 5)
         f.open("rb").close()  # any close of the file by this process lets go of all
         assert can_lock(f, 0, 100)
+
+
+def test_locks_are_of_this_machine_and_mount(site: Site, folder: Path, tmp_path: Path) -> None:
+    (folder / "lock").touch()
+    with Mounted(tmp_path, site.env) as elsewhere, (folder / "lock").open("r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        other = elsewhere.path / folder.name / "lock"
+        assert subprocess.run(["flock", "-n", other, "true"], check=False, timeout=60).returncode == 0
+        assert can_lock(other, 0, 100)
 
 
 def test_access_tells_what_modes_permit(folder: Path) -> None:

@@ -53,6 +53,7 @@ def test_read_only_folder_reads_and_refuses_with_nothing_sent(
         assert sorted(os.listdir(theirs)) == ["dir", "file"]
         assert (theirs / "file").read_text() == "shared"
         assert os.stat(theirs / "file").st_mode & 0o222 == 0
+        assert os.stat(theirs).st_mode & 0o222 == 0
         if site.embedded:
             site.embedded.reset_calls()
         for what, write in WRITES.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -54,16 +55,33 @@ def test_testing_page_explains_every_marker() -> None:
         assert f"`{line.split(':')[0]}`" in TESTING
 
 
-def test_every_sentence_of_the_semantics_has_a_test_that_exists() -> None:
-    page = (CHECKOUT / "docs" / "semantics.md").read_text()
-    rows = [
-        line for line in page.splitlines() if line.startswith("|") and not line.startswith(("| what", "|---"))
-    ]
-    assert rows
-    for row in rows:
-        named = re.findall(r"((?:fuse|tests)/[\w/]+\.py)(?:::(\w+))?", row.rsplit("|", 2)[1])
-        assert named, f"no test named: {row}"
-        for file, test in named:
-            path = CHECKOUT / (file if file.startswith("tests/") else f"tests/{file}")
-            assert path.exists(), f"{path} does not exist"
-            assert not test or f"def {test}(" in path.read_text(), f"{file} has no {test}"
+def semantics_rows() -> list[str]:
+    lines = (CHECKOUT / "docs" / "semantics.md").read_text().splitlines()
+    return [line for line in lines if line.startswith("|") and not line.startswith(("| what", "|---"))]
+
+
+def names_of_tests(file: Path) -> set[str]:
+    """Names of the test functions in a module, as pytest would collect them."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, functions)}
+    return {name for name in found if name.startswith("test_")}
+
+
+def test_semantics_page_is_tables_of_sentences() -> None:
+    assert len(semantics_rows()) > 80
+
+
+@pytest.mark.parametrize("row", semantics_rows())
+def test_every_sentence_of_the_semantics_has_a_test_that_exists(row: str) -> None:
+    _, sentence, ids, rest = row.split("|")
+    assert sentence.strip() and not rest.strip()
+    for named in ids.split(","):
+        parts = re.fullmatch(r"((?:fuse|tests)/[\w/]+\.py)(?:::(\w+))?", named.strip())
+        assert parts, f"not the id of a test: {named}"
+        file, test = parts[1], parts[2]
+        path = CHECKOUT / (file if file.startswith("tests/") else f"tests/{file}")
+        assert path.exists(), f"{file} does not exist"
+        if path.name.endswith("_model.py") and not test:
+            continue  # a state machine: its one test has no name of its own
+        there = names_of_tests(path)
+        assert test in there if test else there, f"{file} has no {test or 'test'}"
