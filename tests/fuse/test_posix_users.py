@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuse.conftest import Site
-from tests.support.mounting import Mounted
+from tests.support.mounting import Mounted, run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 ANN, BOB, STAFF = 65_501, 65_502, 65_510
@@ -141,6 +141,12 @@ def test_set_id_bits_go_where_they_must(open_to_all: Path) -> None:
         f.chmod(0o6777)
         assert as_user(BOB, change, d) == ""
         assert mode(f) == 0o777, change
+    (d / "new").touch()
+    (d / "new").chmod(0o6777)
+    direct = "dd if=/dev/zero of=$1/new bs=4096 count=1 oflag=direct conv=notrunc status=none"
+    assert as_user(BOB, direct, d) == ""
+    # Asks for the mode alone: what else the kernel knows to be old would bring the mode along.
+    assert run("stat", "-c", "%a", d / "new") == "777\n"
     f.chmod(0o6755)
     assert as_user(ANN, f"chgrp {STAFF} $1/f", d, groups=(STAFF,)) == ""
     assert mode(f) == 0o755

@@ -124,9 +124,15 @@ class Filesystem:
             ctime_ns=node.ctime_ns or mtime,
             nlink=self._nlink(node, now),
             rdev=local.rdev,
-            attr_ttl_s=policy.dir_ttl_s if node.is_dir else policy.attr_ttl_s,
+            attr_ttl_s=self._attr_ttl_s(node),
             entry_ttl_s=entry_ttl,
         )
+
+    def _attr_ttl_s(self, node: Node) -> float:
+        if node.is_dir:
+            return self.policy.dir_ttl_s
+        # A direct write clears set-id bits, and the kernel keeps the mode it knows (seen on 6.18).
+        return 0.0 if (node.local.mode or 0) & (stat.S_ISUID | stat.S_ISGID) else self.policy.attr_ttl_s
 
     def _nlink(self, node: Node, now: float) -> int:
         """A directory's is told while its listing is believed; 1 says "not told", as on btrfs.
