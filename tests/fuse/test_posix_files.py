@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.fuse.conftest import Site
-from tests.support.mounting import Mounted, run
+from tests.support.libc import name_to_handle, open_by_handle
+from tests.support.mounting import Mounted, run, vfsmount
 
 
 def open_fd(path: Path, flags: int, mode: int = 0o644) -> int:
@@ -349,3 +350,41 @@ def test_access_tells_what_modes_permit(folder: Path) -> None:
     assert not os.access(folder / "dangling", os.F_OK)
     assert os.access(folder / "dangling", os.F_OK, follow_symlinks=False)
     assert os.access(folder, os.X_OK)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the kernel lets only root open by handle")
+def test_file_handles_mean_the_same_as_long_as_the_mount(site: Site, folder: Path, tmp_path: Path) -> None:
+    with Mounted(tmp_path, site.env) as mounted:
+        d = mounted.path / folder.name
+
+        def opened(handle: object) -> int:
+            root = os.open(mounted.path, os.O_RDONLY)
+            try:
+                return open_by_handle(root, handle, os.O_RDONLY)  # type: ignore[arg-type]
+            finally:
+                os.close(root)
+
+        (d / "f").write_text("content")
+        (d / "dir").mkdir()
+        handles = {name: name_to_handle(d / name) for name in ("f", "dir")}
+        (d / "f").rename(d / "dir" / "g")
+        for again in (False, True):
+            for handle in handles.values():
+                os.close(opened(handle))
+            fd = opened(handles["f"])
+            assert os.read(fd, 100) == b"content"
+            os.close(fd)
+            if not again:  # the kernel forgets what nobody uses, and has to ask what a handle means
+                refreshed = vfsmount("refresh", mounted.path, "--state-dir", mounted.state, env=site.env)
+                assert refreshed.returncode == 0, refreshed.stderr
+        (d / "dir" / "g").unlink()
+        with pytest.raises(OSError) as stale:
+            opened(handles["f"])
+        assert stale.value.errno == errno.ESTALE
+        assert mounted.stop().returncode == 0
+        mounted.start()
+        os.listdir(d)
+        for handle in handles.values():
+            with pytest.raises(OSError) as stale:
+                opened(handle)
+            assert stale.value.errno == errno.ESTALE

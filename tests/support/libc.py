@@ -42,6 +42,28 @@ def renameat2(old: Path | str, new: Path | str, flags: int) -> None:
     _check(_libc.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags))
 
 
+class _FileHandle(ctypes.Structure):
+    _fields_ = (
+        ("handle_bytes", ctypes.c_uint),
+        ("handle_type", ctypes.c_int),
+        ("f_handle", ctypes.c_ubyte * 128),
+    )
+
+
+def name_to_handle(path: Path) -> _FileHandle:
+    """name_to_handle_at(2)."""
+    handle, mount = _FileHandle(128), ctypes.c_int()
+    _check(
+        _libc.name_to_handle_at(_AT_FDCWD, os.fsencode(path), ctypes.byref(handle), ctypes.byref(mount), 0)
+    )
+    return handle
+
+
+def open_by_handle(mount: int, handle: _FileHandle, flags: int) -> int:
+    """open_by_handle_at(2): a new descriptor; `mount`: one of the file system."""
+    return _check(_libc.open_by_handle_at(mount, ctypes.byref(handle), flags))
+
+
 class DirStream:
     """opendir(3), readdir(3), telldir(3), seekdir(3), rewinddir(3)."""
 

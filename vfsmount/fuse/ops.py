@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import stat
+import time
 from collections.abc import Sequence
 
 import pyfuse3
@@ -231,6 +232,10 @@ class Operations(pyfuse3.Operations):
         await self._fs.release(fh)
 
 
+# Inode numbers begin anew with each mount: a handle that name_to_handle_at(2) gave in another is stale.
+_GENERATION = time.time_ns() // 1_000_000 & 0x7FFF_FFFF
+
+
 def _maker(ctx: RequestContext) -> Maker:
     return Maker(ctx.uid, ctx.gid)
 
@@ -238,6 +243,7 @@ def _maker(ctx: RequestContext) -> Maker:
 def _entry(attr: Attr) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = InodeT(attr.ino)
+    entry.generation = _GENERATION
     entry.st_mode = ModeT(attr.mode)
     entry.st_nlink = attr.nlink
     entry.st_rdev = attr.rdev

@@ -155,11 +155,12 @@ class Filesystem:
         """
         if len(name) > NAME_MAX:
             raise NameTooLong("a name may have at most 255 bytes")
-        directory = self._directory(parent)
-        if name in (b".", b".."):
-            node = directory if name == b"." else directory.parent or self._inodes.root
+        if name == b".":
+            node = self._inodes.get(parent)  # also of a file: how the kernel finds what a file handle means
+        elif name == b"..":
+            node = self._directory(parent).parent or self._inodes.root
         else:
-            node = await self._metadata.lookup(directory, name)
+            node = await self._metadata.lookup(self._directory(parent), name)
         self._inodes.looked_up(node)
         return self._attr(node)
 
