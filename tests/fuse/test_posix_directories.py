@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from tests.fuse.conftest import Site, wait_out_ttl
 from tests.support.libc import DirStream
-from tests.support.mounting import run
+from tests.support.mounting import Mounted, run
 
 
 def nlink(path: Path) -> int:
@@ -178,3 +179,33 @@ def test_path_may_be_as_long_as_the_server_takes(folder: Path) -> None:
             os.close(fd)
     run("rm", "-r", folder / name)
     assert os.listdir(folder) == []
+
+
+def test_name_that_cannot_be_removed_keeps_no_other(
+    site: Site, folder: Path, disk: Path, tmp_path: Path
+) -> None:
+    """26.x answers 500 to a path that is too long; the call that says so may have named others too."""
+    with Mounted(tmp_path, site.env, "--sync") as mounted:
+        d = mounted.path / folder.name
+        deep = [os.open(d, os.O_RDONLY)]
+        try:
+            with pytest.raises(OSError):
+                while len(deep) < 30:
+                    os.mkdir("n" * 200, dir_fd=deep[-1])
+                    deep.append(os.open("n" * 200, os.O_RDONLY, dir_fd=deep[-1]))
+            # Recorded, and tried in vain, so that it may have arrived for all we know.
+            fd = os.open("f" * 200, os.O_CREAT | os.O_WRONLY, dir_fd=deep[-1])
+            with pytest.raises(OSError):
+                os.close(fd)
+            with contextlib.suppress(OSError):
+                os.unlink("f" * 200, dir_fd=deep[-1])
+        finally:
+            for fd in deep:
+                os.close(fd)
+        for n in range(5):
+            (d / f"{n}").write_text("x")
+        for n in range(5):
+            (d / f"{n}").unlink()
+        assert not [name for name in os.listdir(disk) if name.isdigit()]
+        (d / "4").mkdir()
+        assert (disk / "4").is_dir()

@@ -20,7 +20,7 @@ from vfsmount.core import dircache
 from vfsmount.core.governor import Class
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.core.writeback import Schedule
-from vfsmount.errors import IsADirectory, LocalIOError, NotFound, Stale, VfsError
+from vfsmount.errors import IsADirectory, LocalIOError, NotFound, RemoteError, Stale, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staged import Removal
@@ -36,13 +36,14 @@ IDLE_S = 0.1  # no more came for this long: whoever removes is done, or slow
 LONGEST_S = 1.0  # from the first name to the call
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pending:
     """One name on its way out.
 
     Attributes:
         directory: path of `parent` when it was recorded.
         look_first: it was removed by a mount that died; somebody may have made a new one since.
+        failures: how often the server had no answer for it alone.
     """
 
     parent: Node
@@ -51,6 +52,7 @@ class Pending:
     folder: Folder
     version: Validator | None
     look_first: bool = False
+    failures: int = 0
     done: trio.Event = field(default_factory=trio.Event)
     error: VfsError | None = None
 
@@ -174,15 +176,42 @@ class Removals:
                 await self._wake.wait()
 
     async def _send_batch(self) -> None:
-        first = next(iter(self._pending.values()))
-        batch = [p for p in self._pending.values() if p.folder.id == first.folder.id][:BATCH]
+        # Names that failed before come last: others do not wait behind one that always fails.
+        pending = sorted(self._pending.values(), key=lambda p: p.failures)
+        folder = pending[0].folder
+        batch = [p for p in pending if p.folder.id == folder.id][:BATCH]
         self._first_at = trio.current_time()
         wanted = [p for p in batch if await self._still_wanted(p)]
+        left, error = await self._delete(folder, wanted)
+        self._pulse.beat()
+        if len(left) < len(batch):
+            await self._finish([p for p in batch if p not in left])
+        if error is not None:
+            raise error
+
+    async def _delete(self, folder: Folder, wanted: list[Pending]) -> tuple[list[Pending], VfsError | None]:
+        """Take names off the server; those it fails on stay, with its last word. One of them makes a
+        whole call fail (as a path does that is too long for 26.x), so a call that fails is halved."""
+        try:
+            await self._delete_at_once(folder, wanted)
+        except RemoteError as e:
+            if len(wanted) == 1:
+                wanted[0].failures += 1
+                return wanted, e
+            first, second = wanted[: len(wanted) // 2], wanted[len(wanted) // 2 :]
+            left, error = await self._delete(folder, first)
+            if len(left) == len(first):
+                return wanted, e  # a server that fails on everything is not asked for each
+            left_too, error_too = await self._delete(folder, second)
+            return left + left_too, error or error_too
+        return [], None
+
+    async def _delete_at_once(self, folder: Folder, wanted: list[Pending]) -> None:
         while wanted:
             try:
                 paths = [child_path(p.parent, p.name) for p in wanted]
                 known = not any(dircache.state_of(p.parent).cut for p in wanted)
-                await self._client.delete_files(first.folder, paths, known=known)
+                await self._client.delete_files(folder, paths, known=known)
                 break
             except (NotFound, IsADirectory) as e:
                 # 23.09 stops at the first it does not find; those before it are gone as well.
@@ -195,8 +224,6 @@ class Removals:
                     raise
                 await self._refused(wanted, e)
                 wanted = []
-        self._pulse.beat()
-        await self._finish(batch)
 
     async def _still_wanted(self, pending: Pending) -> bool:
         try:
