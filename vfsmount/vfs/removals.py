@@ -91,6 +91,7 @@ class Removals:
         self._schedule = Schedule()
         self._failed = trio.Event()
         self._error: VfsError | None = None
+        self._left: list[Pending] | None = None  # what the last failure was about; None: everything
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -138,6 +139,7 @@ class Removals:
         """Send what was removed, for ever."""
         while True:
             await self._gathered()
+            self._left = None
             try:
                 self._hurry = trio.Event()
                 if self._urgent:
@@ -187,6 +189,7 @@ class Removals:
         if len(left) < len(batch):
             await self._finish([p for p in batch if p not in left])
         if error is not None:
+            self._left = left
             raise error
 
     async def _delete(self, folder: Folder, wanted: list[Pending]) -> tuple[list[Pending], VfsError | None]:
@@ -291,7 +294,7 @@ class Removals:
                 self._urgent -= urgent
             if wanted[0].error is not None:
                 raise wanted[0].error
-            if failed.is_set() and not wanted[0].done.is_set() and self._error is not None:
+            if failed.is_set() and self._has_failed(wanted[0]) and self._error is not None:
                 raise self._error
 
     def want(self, directories: Iterable[Node], names: Iterable[tuple[Node, bytes]] = ()) -> list[Pending]:
@@ -321,8 +324,16 @@ class Removals:
                 raise pending.error
             if pending.done.is_set():
                 del wanted[0]
-            elif self._error is not None and not (patient and self._error.retryable):
+            elif (
+                self._error is not None
+                and self._has_failed(pending)
+                and not (patient and self._error.retryable)
+            ):
                 raise self._error
+
+    def _has_failed(self, pending: Pending) -> bool:
+        """Whether the last failure was about this name; it may have come when the call was under way."""
+        return not pending.done.is_set() and (self._left is None or pending in self._left)
 
 
 def _concerns(pending: Pending, directories: tuple[Node, ...], name: bytes | None) -> bool:
