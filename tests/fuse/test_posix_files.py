@@ -381,6 +381,10 @@ def test_file_handles_mean_the_same_as_long_as_the_mount(site: Site, folder: Pat
         with pytest.raises(OSError) as stale:
             opened(handles["f"])
         assert stale.value.errno == errno.ESTALE
+        (d / "f").write_text("another, where it was first")
+        with pytest.raises(OSError) as stale:
+            opened(handles["f"])
+        assert stale.value.errno == errno.ESTALE
         assert mounted.stop().returncode == 0
         mounted.start()
         os.listdir(d)

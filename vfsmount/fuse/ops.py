@@ -232,8 +232,9 @@ class Operations(pyfuse3.Operations):
         await self._fs.release(fh)
 
 
-# Inode numbers begin anew with each mount: a handle that name_to_handle_at(2) gave in another is stale.
-_GENERATION = time.time_ns() // 1_000_000 & 0x7FFF_FFFF
+# Numbers are used again. A handle that name_to_handle_at(2) gave for another node, or in another mount,
+# is stale.
+_GENERATION = time.time_ns() // 1_000_000
 
 
 def _maker(ctx: RequestContext) -> Maker:
@@ -243,7 +244,7 @@ def _maker(ctx: RequestContext) -> Maker:
 def _entry(attr: Attr) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = InodeT(attr.ino)
-    entry.generation = _GENERATION
+    entry.generation = (_GENERATION + attr.serial) & 0xFFFF_FFFF  # all that the kernel keeps
     entry.st_mode = ModeT(attr.mode)
     entry.st_nlink = attr.nlink
     entry.st_rdev = attr.rdev

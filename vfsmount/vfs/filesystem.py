@@ -124,6 +124,7 @@ class Filesystem:
             ctime_ns=node.ctime_ns or mtime,
             nlink=self._nlink(node, now),
             rdev=local.rdev,
+            serial=node.serial,
             attr_ttl_s=self._attr_ttl_s(node),
             entry_ttl_s=entry_ttl,
         )

@@ -12,7 +12,11 @@ from vfsmount.values import Ino
 
 @dataclass(frozen=True, slots=True)
 class Attr:
-    """What stat(2) shows, and for how long (seconds) it may be believed without asking again."""
+    """What stat(2) shows, and for how long (seconds) it may be believed without asking again.
+
+    Attributes:
+        serial: tells the inode from an earlier one with its number, see `Node.serial`.
+    """
 
     ino: Ino
     mode: int
@@ -24,6 +28,7 @@ class Attr:
     ctime_ns: int
     nlink: int
     rdev: int
+    serial: int
     attr_ttl_s: float
     entry_ttl_s: float
 
