@@ -17,6 +17,7 @@ REQUIRE_FUSE = "VFSMOUNT_REQUIRE_FUSE"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption("--long", action="store_true", help="also run those that are too long for CI")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -25,6 +26,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "fuse": why_no_fuse(),
         "live": why_no_live(),
         "slow": "" if config.getoption("--slow") else "takes minutes: run with --slow",
+        "long": "" if config.getoption("--long") else "too long for CI: run with --long",
     }
     if os.environ.get(REQUIRE_FUSE) == "1" and reasons["fuse"]:
         raise pytest.UsageError(f"{REQUIRE_FUSE} is set, and {reasons['fuse']}")
@@ -49,7 +51,7 @@ def pytest_runtest_makereport(
 
 def needs_more_than_a_mount(item: pytest.Item) -> bool:
     """Whether something else may have been missing: the real server, time, or other users to be."""
-    return any(item.get_closest_marker(name) for name in ("live", "slow", "unprivileged", "xfail"))
+    return any(item.get_closest_marker(name) for name in ("live", "slow", "long", "unprivileged", "xfail"))
 
 
 def why_no_fuse() -> str:

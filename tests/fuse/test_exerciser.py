@@ -85,9 +85,14 @@ def test_random_operations(
     end_is_as_expected(mounted, folder, disk, tmp_path / "expected")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "ops", "seed"), [([], 100_000, 101), (["--sync"], 20_000, 102)], ids=["behind", "sync"]
+    ("options", "ops", "seed"),
+    [
+        pytest.param([], 30_000, 101, marks=pytest.mark.slow, id="behind"),
+        pytest.param(["--sync"], 8_000, 102, marks=pytest.mark.slow, id="sync"),
+        pytest.param([], 100_000, 103, marks=pytest.mark.long, id="behind-long"),
+        pytest.param(["--sync"], 20_000, 104, marks=pytest.mark.long, id="sync-long"),
+    ],
 )
 def test_many_random_operations(
     site: Site, mounted: Mounted, folder: Path, disk: Path, tmp_path: Path, ops: int, seed: int

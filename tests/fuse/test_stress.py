@@ -64,7 +64,7 @@ def tree(top: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("seconds", [15, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [15, pytest.param(120, marks=pytest.mark.long)])
 @pytest.mark.parametrize("dialect", ["23.09", "26"])
 def test_mount_server_and_model_agree(dialect: str, seconds: int, tmp_path: Path) -> None:
     with Embedded(tmp_path / "data", dialect=dialect, rate_limit=10_000_000) as server:
