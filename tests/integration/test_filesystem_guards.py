@@ -333,3 +333,21 @@ async def test_file_the_server_stumbles_over_harms_no_other(both: Embedded, tmp_
         assert len(await d.names(name)) == 10  # a number at which listings are cut, so each name is asked for
         await d.write(f"{name}/new", b"content")
         assert await d.read(f"{name}/new") == b"content"
+
+
+async def test_listing_holds_where_a_name_it_left_out_cannot_be_asked_for(
+    both: Embedded, tmp_path: Path
+) -> None:
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    for n in range(10):  # as many as there are in a listing that was cut
+        (disk / f"f{n}").write_bytes(b"x")
+    async with serving(both, tmp_path, dir_ttl_s=0.0) as d:
+        assert await d.names(name) == [f"f{n}" for n in range(10)]
+        for n in (0, 1):
+            (disk / f"f{n}").rename(disk / f"g{n}")
+        refused = {"action": "status", "half": "storage", "path": "/download", "status": 403, "times": None}
+        both.faults({"rules": [refused]})
+        assert set(await d.names(name)) == {f"f{n}" for n in range(10)} | {"g0", "g1"}
+        both.clear_faults()
+        assert set(await d.names(name)) == {f"f{n}" for n in range(2, 10)} | {"g0", "g1"}

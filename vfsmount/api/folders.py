@@ -95,18 +95,14 @@ class FolderCalls:
                     raise AlreadyExists(str(e), detail=e.detail) from e
                 raise
             except RemoteError as e:
-                # 23.09 fails where two such calls meet in its database, and has done nothing then.
+                # 23.09 fails where two such calls meet in its database. Asked again it says which of them
+                # was first: never both, because a name can be taken once.
                 if e.status != 500 or last:
                     raise
-                if made := await self._made_after_all(name):
-                    return made
         created = shapes.folder(reply.json)
         if created is None:
             raise ProtocolError("the reply to creating a folder names no folder", status=reply.status)
         return replace(created, is_owner=True)
-
-    async def _made_after_all(self, name: str) -> Folder | None:
-        return next((f for f in await self.list_folders() if f.is_owner and f.name == name), None)
 
     async def rename_folder(self, folder: Folder, new_name: str) -> None:
         """Give a folder another name.

@@ -30,6 +30,7 @@ from vfsmount.errors import (
     RateLimited,
     RemoteUnavailable,
     Stale,
+    VfsError,
 )
 from vfsmount.log import event
 from vfsmount.values import NO_ATTRS, Folder, Ino, Kind, Listing, LocalAttrs, RemoteEntry, Validator
@@ -203,11 +204,15 @@ class Metadata:
 
     async def _ask_for(self, directory: Node, doubtful: list[Node]) -> None:
         """Names that a listing left out are gone, or it was cut: a probe tells, and tells of the limit."""
-        with suppress(RemoteUnavailable, AuthFailed, RateLimited):
-            for node in doubtful[:MOST_PROBED]:
-                if directory.entries.get(node.name) is node:
-                    with suppress(NotFound):
-                        await self._probe_unlisted(directory, node.name)
+        for node in doubtful[:MOST_PROBED]:
+            if directory.entries.get(node.name) is not node:
+                continue
+            try:
+                await self._probe_unlisted(directory, node.name)
+            except (RemoteUnavailable, AuthFailed, RateLimited):
+                return  # they stay in doubt; who looks one up asks
+            except VfsError:
+                pass  # gone, or the server stumbles over this one: the listing holds all the same
 
     def _stays_unsent(self, directory: Node, path: str) -> bool:
         """A directory is gone from the server: drop it, or say that unsent files in it keep it here."""
