@@ -32,6 +32,11 @@ def state_dir() -> Path:
     return platformdirs.user_state_path(APP)
 
 
+def cache_dir() -> Path:
+    """Path of the directory for what was read and can be fetched again; it need not exist."""
+    return platformdirs.user_cache_path(APP) / "blocks"
+
+
 def runtime_dir() -> Path:
     """Path of the directory for sockets; it need not exist (`private_dir`).
 

@@ -161,11 +161,13 @@ class Listing:
         entries: in the server's order, ``.upload`` included.
         count: entries as the server sent them; those that could not be shown are left out.
         cut: entries may be missing, so a name that is not here is unknown.
+        special: there are FIFOs, sockets or devices among them, which look like files (26.x tells).
     """
 
     entries: tuple[RemoteEntry, ...]
     count: int
     cut: bool
+    special: bool = False
 
     @property
     def unfit(self) -> int:

@@ -115,7 +115,9 @@ FILE_CHANGES = {
 
 
 @pytest.mark.parametrize("what", FILE_CHANGES)
-def test_change_of_a_file_shows_on_the_other_mount(folder: Path, disk: Path, theirs: Path, what: str) -> None:
+def test_change_of_a_file_shows_on_the_other_mount(
+    site: Site, folder: Path, disk: Path, theirs: Path, what: str
+) -> None:
     change = FILE_CHANGES[what]
     for known in KNOWN:
         (disk / known).write_bytes(OLD)
@@ -131,7 +133,7 @@ def test_change_of_a_file_shows_on_the_other_mount(folder: Path, disk: Path, the
             try:
                 assert reader() in (OLD, change.then)
             except OSError as e:
-                assert e.errno == errno.ESTALE
+                assert e.errno == errno.ESTALE, site.mounted.said_lately()
     for name, content in wanted.items():
         assert cat(folder / name) == content
     shows(theirs, wanted, WITHIN_S)  # and at once where it was done

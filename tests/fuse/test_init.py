@@ -109,7 +109,7 @@ def test_so_many_cold_reads_are_under_way_at_a_time(
         server.faults({"rules": [{"action": "stall", "half": "storage", "times": None}]})
         server.reset_calls()
         readers = [
-            threading.Thread(target=os.pread, args=(f.fileno(), 1, n * APART)) for n, f in enumerate(files)
+            threading.Thread(target=os.pread, args=(f.fileno(), 1, n * APART)) for n, f in enumerate(files, 1)
         ]
         for reader in readers:
             reader.start()
@@ -282,7 +282,12 @@ class Visit:
     def __init__(self, prefix: list[str], home: Path, env: dict[str, str], *options: str) -> None:
         python, paths = their_python(home)
         failing = env.get("PYTHONPATH", "")
-        own = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "XDG_STATE_HOME": ""}
+        own = {
+            "HOME": str(home),
+            "XDG_RUNTIME_DIR": str(home / "run"),
+            "XDG_STATE_HOME": "",
+            "XDG_CACHE_HOME": "",
+        }
         env = clean_environment({**env, **own, **paths})
         if failing and paths:
             env["PYTHONPATH"] = f"{failing}:{paths['PYTHONPATH']}"

@@ -113,7 +113,7 @@ async def test_tokens_that_live_shortly_are_renewed(tmp_path: Path) -> None:
                 fh = await d.open(f"{name}/f")
                 assert await d.fs.read(fh, 0, 10) == b"one"
                 await trio.sleep(1.2)  # the one thing here that only time can do
-                d.fs.parts.blocks._blocks.clear()
+                d.fs.parts.blocks.clear()
                 assert await d.fs.read(fh, 0, 10) == b"one"
                 await d.write(f"{name}/f", b"two")
                 assert contents(server.folder_dir(folder)) == {"f": b"two"}
@@ -180,7 +180,7 @@ async def test_every_operation_ends_in_time_when_the_server_is_silent(both: Embe
         reader = await d.open(f"{name}/read")
         appender = await d.open(f"{name}/append", os.O_WRONLY | os.O_APPEND)
         parent = (await d.stat(name)).ino
-        d.fs.parts.blocks._blocks.clear()
+        d.fs.parts.blocks.clear()
         both.faults({"rules": [{"action": "stall", "times": None}]})
         ended: dict[str, str] = {}
 
@@ -525,7 +525,10 @@ async def test_300_files_cost_one_listing_and_one_token(both: Embedded, tmp_path
             ("manager", "GET", LISTING): 1,
             ("manager", "POST", "/folders/{vf}/request-download"): 1,
         }
-        assert both.count("GET", "/download") == 300
+        # What a 23.09 server sends has to be confirmed. On a slow machine some are fetched ahead and not
+        # believed any more when they are opened.
+        each = 2 if both.dialect == "23.09" else 1
+        assert 300 * each <= both.count("GET", "/download") <= 300 * each + 20
 
 
 async def test_directory_larger_than_the_listing_limit(tmp_path: Path) -> None:

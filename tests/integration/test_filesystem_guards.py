@@ -14,7 +14,7 @@ from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.vfs import PIECE, Driver, release, serving, until
 from vfsmount.api import shapes
-from vfsmount.api.transfer import Transfers
+from vfsmount.api.transfer import Sink, Transfers
 from vfsmount.api.upload import Progress
 from vfsmount.core import dircache
 from vfsmount.core.blockindex import BLOCK_SIZE
@@ -188,7 +188,24 @@ def overtake(transfers: Transfers, path: Path, *, at_least: int) -> list[int]:
 
         return await read_range(folder, name, start, length, on_progress=progress, **more)
 
+    read_into = transfers.read_into
+
+    async def overtaken_into(
+        folder: Folder, name: str, start: int, length: int, sink: Sink, **more: Any
+    ) -> None:
+        add = sink.add
+
+        def adding(count: int) -> None:
+            add(count)
+            if length >= at_least and not done:
+                done.append(start)
+                rewrite_in_place(path, NEW)
+
+        sink.add = adding  # type: ignore[method-assign]
+        await read_into(folder, name, start, length, sink, **more)
+
     transfers.read_range = overtaken  # type: ignore[method-assign, assignment]
+    transfers.read_into = overtaken_into  # type: ignore[method-assign]
     return done
 
 
@@ -197,7 +214,7 @@ async def test_server_mixes_two_versions_of_a_file_that_is_rewritten(both: Embed
     name, folder = fresh(both)
     path = a_file_of_long_ago(both.folder_dir(folder))
     async with serving(both, tmp_path) as d:
-        transfers = d.fs._reader._transfers
+        transfers = d.fs._reader._ranges._transfers
         done = overtake(transfers, path, at_least=SIZE)
         node = d.node((await d.stat(f"{name}/f")).ino)
         assert node.folder is not None
@@ -206,14 +223,14 @@ async def test_server_mixes_two_versions_of_a_file_that_is_rewritten(both: Embed
         assert set(reply.data) == set(b"ab")
 
 
-@pytest.mark.parametrize("at_least", [1, 2 * BLOCK_SIZE, 4 << 20], ids=["first", "second", "long"])
+@pytest.mark.parametrize("at_least", [1, BLOCK_SIZE, 2 * BLOCK_SIZE], ids=["first", "second", "long"])
 async def test_reading_a_file_that_is_rewritten_never_mixes(
     both: Embedded, tmp_path: Path, at_least: int
 ) -> None:
     name, folder = fresh(both)
     path = a_file_of_long_ago(both.folder_dir(folder))
     async with serving(both, tmp_path) as d:
-        done = overtake(d.fs._reader._transfers, path, at_least=at_least)
+        done = overtake(d.fs._reader._ranges._transfers, path, at_least=at_least)
         fh = await d.open(f"{name}/f")
         got = b""
         try:
@@ -226,6 +243,56 @@ async def test_reading_a_file_that_is_rewritten_never_mixes(
         assert done
         await d.fs.release(fh)
         assert await d.read(f"{name}/f") == NEW
+
+
+@pytest.mark.parametrize(
+    ("size", "new_size", "met"),
+    [
+        (size, new_size, met)
+        for size, met in ((SIZE, False), (SIZE, True), (1000, False))
+        for new_size in (size, 2 * size, size // 2)
+    ],
+)
+async def test_file_that_is_replaced_before_the_server_opens_it_is_not_taken_for_the_old_one(
+    both: Embedded, tmp_path: Path, size: int, new_size: int, met: bool
+) -> None:
+    """A 23.09 server has looked at one version, and sends another: with the validator, and cut at the
+    length, of the first."""
+    name, folder = fresh(both)
+    path = both.folder_dir(folder) / "f"
+    path.write_bytes(OLD[:size])
+    os.utime(path, ns=(10**18, 10**18))
+    new, at = b"b" * new_size, 2 * BLOCK_SIZE if size == SIZE else 0
+    got: list[bytes | None] = []
+
+    async with serving(both, tmp_path) as d:
+        fh = await d.open(f"{name}/f") if met else None
+
+        async def read() -> None:
+            try:
+                got.append(
+                    bytes(await d.fs.read(fh if fh is not None else await d.open(f"{name}/f"), at, 3000))
+                )
+            except Stale:
+                got.append(None)
+
+        await d.stat(f"{name}/f")
+        both.reset_calls()
+        both.faults({"switches": {"open_delay_ms": 500}})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await until(lambda: both.count("GET", "/download") > 0)
+            await trio.sleep(0.2)
+            began = trio.current_time()
+            (path.parent / ".new").write_bytes(new)
+            (path.parent / ".new").rename(path)
+        assert trio.current_time() - began < 10, "a server that announced more than there is, is waited for"
+        both.clear_faults()
+        if met:
+            assert got in ([OLD[at:size][:3000]], [None])
+        else:
+            assert got in ([new[at:][:3000]], [None])
+        assert await d.read(f"{name}/f") == new
 
 
 @pytest.mark.usefixtures("expect_warnings")

@@ -47,6 +47,7 @@ class Mounted:
         self.path = directory / "mnt"
         self.log = directory / "daemon.log"
         self.state = directory / "state"
+        self.cache = directory / "cache"
         self._env = env
         self._options = options
 
@@ -59,6 +60,8 @@ class Mounted:
             self.log,
             "--state-dir",
             self.state,
+            "--cache-dir",
+            self.cache,
             *self._options,
             env=self._env,
         )
@@ -93,6 +96,10 @@ class Mounted:
         while _runs(pid):
             assert time.monotonic() < end, "the daemon does not die"
             time.sleep(0.02)
+
+    def said_lately(self) -> str:
+        """The end of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
     def warnings(self) -> list[str]:
         """Lines of the log at WARNING and above."""

@@ -34,6 +34,7 @@ class Wire:
         self.connections = 0
         self.raw: dict[str, list[bytes]] = {}  # by path without query, the last one stays
         self.url = ""
+        self.forgetful = False  # what comes with a request is lost
 
     def reply(self, path: str, *raw: bytes) -> None:
         self.raw[path] = list(raw)
@@ -57,7 +58,10 @@ class Wire:
                 await stream.send_all(raw)
                 if b"close" in raw:
                     return
+                more = connection.trailing_data[0]
                 connection = h11.Connection(h11.SERVER)
+                if more and not self.forgetful:
+                    connection.receive_data(more)
 
     async def _read_request(self, stream: trio.SocketStream, connection: h11.Connection) -> str | None:
         target = None

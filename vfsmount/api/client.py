@@ -47,6 +47,7 @@ class Client(FileCalls, SharingCalls, DotfileCalls, TaskCalls):
         self._warned = set()
         self._limits = {}
         self.http = Http(settings, transport)
+        self._closing: list[Callable[[], None]] = []
         self._manager = Manager(settings, self.http, cookie=stored_cookie(settings), now=now)
 
     @property
@@ -54,6 +55,11 @@ class Client(FileCalls, SharingCalls, DotfileCalls, TaskCalls):
         """Dialect and versions; only after `connect`."""
         assert self._manager.info is not None, "connect() comes first"
         return self._manager.info
+
+    @property
+    def endpoint(self) -> str:
+        """The manager's first address: names the server."""
+        return self._settings.endpoints[0]
 
     @property
     def governor(self) -> Governor:
@@ -75,8 +81,14 @@ class Client(FileCalls, SharingCalls, DotfileCalls, TaskCalls):
         """
         return await self._manager.connect()
 
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Have something closed together with the client."""
+        self._closing.append(close)
+
     async def aclose(self) -> None:
         """Close every connection. The object cannot be used afterwards."""
+        for close in self._closing:
+            close()
         await self.http.aclose()
 
     async def __aenter__(self) -> Self:

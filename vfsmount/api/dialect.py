@@ -39,6 +39,15 @@ class ServerInfo:
     manager: str
     api_version: str
 
+    @property
+    def has_archives(self) -> bool:
+        """Whether archives of directories are as we know them. The ones between 23.09, where one that is
+        given up blocks a thread of the storage-proxy for ever, and 26.x were never tried.
+
+        Source: contract 4.5.
+        """
+        return self.dialect is Dialect.V26 and _year(self.manager) >= 26
+
 
 @dataclass(frozen=True, slots=True)
 class Traits:
@@ -51,6 +60,8 @@ class Traits:
         delete_by_post: bodies of DELETE, which some proxies strip, can be avoided.
         hides_denial: a write that is not allowed answers 404.
         silent_delete: delete-files answers 200 whatever happened.
+        looks_then_opens: a download tells the version that was there before the file was opened; what is
+            put in its place in between is sent under that name, and cut at that length.
     """
 
     by_id: bool
@@ -59,6 +70,7 @@ class Traits:
     delete_by_post: bool
     hides_denial: bool
     silent_delete: bool
+    looks_then_opens: bool
 
 
 TRAITS = {
@@ -69,6 +81,7 @@ TRAITS = {
         delete_by_post=False,
         hides_denial=True,
         silent_delete=False,
+        looks_then_opens=True,
     ),
     Dialect.V26: Traits(
         by_id=True,
@@ -77,6 +90,7 @@ TRAITS = {
         delete_by_post=True,
         hides_denial=False,
         silent_delete=True,
+        looks_then_opens=False,
     ),
 }
 

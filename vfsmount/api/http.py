@@ -35,7 +35,7 @@ DEFAULT_READ_TIMEOUT_S = 20.0  # between two pieces of a reply; a file truncated
 WRITE_TIMEOUT_S = 30.0
 IDLE_S = 20.0  # the manager drops idle connections after 30 s; to be first avoids most resets
 MAX_CONNECTIONS = 100  # the storage-proxy served 400; this only bounds a bug
-LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Http:
@@ -43,13 +43,17 @@ class Http:
 
     Args:
         transport: used instead of the network, by tests.
+
+    Attributes:
+        timeout: for every request.
     """
 
     def __init__(self, settings: ApiSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._settings = settings
         self._transport = transport
         self._clients: dict[tuple[str, bool], httpx.AsyncClient] = {}
-        self._timeout = httpx.Timeout(
+        self._tls: ssl.SSLContext | None = None
+        self.timeout = httpx.Timeout(
             connect=settings.connect_timeout_s,
             read=settings.read_timeout_s or DEFAULT_READ_TIMEOUT_S,
             write=WRITE_TIMEOUT_S,
@@ -93,7 +97,7 @@ class Http:
                 url,
                 headers={"Host": url.netloc.decode("ascii"), **headers},
                 stream=Body(content),
-                extensions={"timeout": self._timeout.as_dict(), "trace": _reset_on_close},
+                extensions={"timeout": self.timeout.as_dict(), "trace": _reset_on_close},
             )
             response = await client.send(request, stream=True)
             try:
@@ -112,8 +116,8 @@ class Http:
     def _make_client(self, scheme: str, fresh: bool) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             transport=self._transport,
-            verify=self._tls_context(scheme),
-            timeout=self._timeout,
+            verify=self.tls_context(scheme),
+            timeout=self.timeout,
             limits=httpx.Limits(
                 max_connections=MAX_CONNECTIONS,
                 max_keepalive_connections=0 if fresh else MAX_CONNECTIONS,
@@ -121,18 +125,29 @@ class Http:
             ),
             follow_redirects=False,
             trust_env=self._transport is None,
-            mounts=dict.fromkeys(LOOPBACK) if self._transport is None else None,
+            mounts=dict.fromkeys(map(_all_of, LOOPBACK)) if self._transport is None else None,
             # The webserver's cookie is sent by us, on the requests that need it and no others.
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         )
 
-    def _tls_context(self, scheme: str) -> ssl.SSLContext:
+    @property
+    def is_substituted(self) -> bool:
+        """Whether a test's transport stands in the network's place."""
+        return self._transport is not None
+
+    def tls_context(self, scheme: str) -> ssl.SSLContext:
+        """How certificates are checked; nothing of the kind for plain connections."""
         if scheme == "https" and self._settings.verify_tls:
-            return httpx.create_ssl_context()
+            self._tls = self._tls or httpx.create_ssl_context()
+            return self._tls
         bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         bare.check_hostname = False
         bare.verify_mode = ssl.CERT_NONE
         return bare
+
+
+def _all_of(host: str) -> str:
+    return f"all://[{host}]" if ":" in host else f"all://{host}"
 
 
 async def _reset_on_close(name: str, info: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ Pure: no I/O, no clock.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _KINDS = {"FILE": Kind.FILE, "DIRECTORY": Kind.DIRECTORY, "SYMLINK": Kind.SYMLINK}
 _DEFAULT_MODE = {Kind.FILE: 0o644, Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
+_USUAL = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK))
 _INT64 = 1 << 63
 
 Loose = str | int | float | bool | None
@@ -87,7 +89,14 @@ def listing(reply: object) -> Listing:
         if entry is not None:
             entries.setdefault(entry.name, entry)
     # A directory with names we cannot show must never pass for empty: removing it removes them too.
-    return Listing(tuple(entries.values()), len(items), cut=len(entries) < len(items))
+    cut, special = len(entries) < len(items), any(map(_is_special, items))
+    return Listing(tuple(entries.values()), len(items), cut, special)
+
+
+def _is_special(raw: object) -> bool:
+    """Whether 26.x says that a listed entry is neither a file nor a directory nor a link."""
+    mode = raw.get("mode") if isinstance(raw, dict) else None
+    return isinstance(mode, int) and mode > 0o7777 and stat.S_IFMT(mode) not in _USUAL
 
 
 def folder(raw: object) -> Folder | None:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from typing import TypeVar
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol, TypeVar, cast
 
 import httpx
+import trio
 
 from vfsmount.api import paths, problems
 from vfsmount.api.client import Client
-from vfsmount.api.http import Http, read_body, stop_reading
+from vfsmount.api.fetcher import Body, Fetcher, Relayed
+from vfsmount.api.http import Http
 from vfsmount.api.pieces import Progress, ReadPiece, same_bytes
 from vfsmount.api.retry import retrying
-from vfsmount.api.tokens import FolderTokens
+from vfsmount.api.tokens import FolderTokens, transfer_url
 from vfsmount.api.upload import Lanes, OnSession, Order, UploadRun, discard
 from vfsmount.core import tus
 from vfsmount.errors import (
@@ -41,13 +44,32 @@ from vfsmount.values import ANY, Base, Folder, Grant, RangeReply, Validator
 log = logging.getLogger("vfsmount.api")
 
 T = TypeVar("T")
-Consume = Callable[[httpx.Response], Awaitable[T]]
+Consume = Callable[[Body], Awaitable[T]]
 
 PROBLEM_MAX = 64 << 10
+DRAINED = 64 << 10  # bytes of a body that nobody wants, yet cost less than a new connection
+ARCHIVE_PIECE = 64 << 10
+_STALLED_S = 1.0  # without a byte in the middle of a body
 CHECK = "BACKEND_OVERRIDE_STORAGE_PROXY"
 # Whatever else is allowed makes the server send a sibling x.gz or x.br in place of x (trap 2).
 PLAIN = {"Accept-Encoding": "identity", "User-Agent": "vfsmount"}
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
+
+
+class Sink(Protocol):
+    """Takes the bytes of a range as they arrive."""
+
+    def begin(self, found: Validator, stop: int) -> None:
+        """The version they are of, and where they will end. After a broken connection: once more."""
+
+    def room(self) -> memoryview:
+        """Where the next bytes go; never empty before the end."""
+
+    def add(self, count: int) -> None:
+        """So many have been put there."""
+
+    def looked_after(self, same: bool) -> None:
+        """Whether the server still had this version when it had sent the last byte."""
 
 
 class Transfers:
@@ -56,6 +78,8 @@ class Transfers:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._http: Http = client.http
+        self._fetcher = Fetcher(client.http)
+        client.on_close(self._fetcher.close)
         self._tokens = FolderTokens(client)
         self._upload_rate = tus.Rate()
         self._lanes = Lanes()
@@ -92,14 +116,194 @@ class Transfers:
         if validator is not None:
             headers["If-Match"] = validator.etag
 
-        async def consume(response: httpx.Response) -> RangeReply:
-            found = _validator(response)
+        async def consume(body: Body) -> RangeReply:
+            found = _validator(body)
             if validator is not None and found != validator:
                 raise Stale("the file changed on the server")
-            stop = _stop_of(response, found, start, length)
-            return RangeReply(start, await _read_exactly(response, stop - start, on_progress), found)
+            stop = _stop_of(body.head, found, start, length)
+            got = 0
+
+            def progress(count: int) -> None:
+                nonlocal got
+                got += count
+                if on_progress is not None:
+                    on_progress(count)
+
+            data = await self._while_it_is_there(
+                folder, path, found, lambda: got, lambda: _read_exactly(body, stop - start, progress)
+            )
+            return RangeReply(start, data, found)
 
         return await self._download(folder, path, headers, consume)
+
+    async def read_into(
+        self,
+        folder: Folder,
+        path: str,
+        start: int,
+        length: int,
+        sink: Sink,
+        *,
+        validator: Validator | None,
+        look_after: bool = False,
+    ) -> None:
+        """As `read_range`, with the bytes handed over as they arrive. A broken connection costs only what
+        was not there yet; all bytes are of one validator.
+
+        Args:
+            look_after: have the server look at the file once more when it has sent the bytes, which costs
+                no round trip, and tell the sink. Not everything that stands in the way lets that pass.
+
+        Raises:
+            as `read_range`, perhaps after a part of the bytes.
+        """
+        at = start
+        headers: dict[str, str] = {}
+
+        def ask(known: Validator | None) -> None:
+            headers["Range"] = f"bytes={at}-{start + length - 1}"
+            if known is not None:
+                headers["If-Match"] = known.etag
+
+        async def consume(body: Body) -> None:
+            nonlocal at
+            found = _validator(body)
+            if headers.get("If-Match", found.etag) != found.etag:
+                raise Stale("the file changed on the server")
+            stop = _stop_of(body.head, found, at, start + length - at)
+            sink.begin(found, stop)
+
+            async def receive() -> None:
+                nonlocal at
+                while at < stop:
+                    n = await body.receive_into(sink.room()[: stop - at])
+                    if not n:
+                        raise RemoteUnavailable("the storage-proxy sent less than it announced")
+                    at += n
+                    sink.add(n)
+
+            try:
+                await self._while_it_is_there(folder, path, found, lambda: at, receive)
+                after = await body.after()
+                if after is not None:
+                    same = after.status_code == 304 and validator == found
+                    told = Validator.from_etag(after.headers.get("ETag", ""))
+                    sink.looked_after(same or (after.status_code in (200, 206) and told == found))
+            finally:
+                ask(found)  # whoever tries again goes on from here
+
+        ask(validator)
+        then: dict[str, str] | None = None
+        if look_after:
+            then = {**PLAIN, "Range": "bytes=0-0"}
+            if validator is not None:
+                then["If-None-Match"] = validator.etag
+        while True:
+            began = at
+            try:
+                await self._download(folder, path, headers, consume, then)
+                return
+            except RemoteUnavailable:
+                if at == began:
+                    raise
+
+    async def _while_it_is_there(
+        self,
+        folder: Folder,
+        path: str,
+        found: Validator,
+        moved: Callable[[], int],
+        receive: Callable[[], Awaitable[T]],
+    ) -> T:
+        """Receive the bytes of a version. Where none come for a while, the file may have been replaced by a
+        shorter one, or cut: the server has announced more than there is, and says nothing for ever.
+
+        Args:
+            moved: how far it has got.
+
+        Raises:
+            Stale: it was.
+            and what `receive` raises.
+        """
+        replaced = False
+        error: Exception | None = None
+        result: T | None = None
+
+        async def watch() -> None:
+            nonlocal replaced
+            while not replaced:
+                before = moved()
+                await trio.sleep(_STALLED_S)
+                if moved() == before:
+                    try:
+                        replaced = await self.revalidate(folder, path, found) is not None
+                    except (NotFound, IsADirectory):
+                        replaced = True
+                    except VfsError:
+                        pass  # who receives is told in time
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                result = await receive()
+            except Exception as e:  # as it is, not in a group
+                error = e
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        if replaced:
+            raise Stale("the file changed on the server")
+        return cast(T, result)
+
+    @property
+    def has_archives(self) -> bool:
+        """Whether a directory's archive may be asked for: 23.09 never recovers from one that is given up."""
+        return self._client.info.has_archives
+
+    def server_now(self) -> float:
+        """Seconds since the epoch by the server's clock, to the second."""
+        return time.time() + self._client.clock_offset_s
+
+    async def read_archive(
+        self, folder: Folder, path: str, feed: Callable[[memoryview], None], quiet_s: float
+    ) -> None:
+        """Read the ZIP archive of a directory and all below it to its end. It has no version, and no
+        length. Asked for once: nobody needs it who could not ask for each file.
+
+        Args:
+            path: "" for the whole folder.
+            feed: takes the bytes, and keeps none of them; what it raises gives the archive up.
+            quiet_s: how long the server may say nothing.
+
+        Raises:
+            RemoteUnavailable, and others: it did not come, or not to its end.
+
+        Source: contract 4.5.
+        """
+        rel = paths.downloadable(path) if path else ""
+        target, grant = await self._tokens.target_for(folder, rel or ".")
+        if folder.host in self._tokens.per_file or "&dst_dir=" not in target:
+            raise RemoteUnavailable("the server serves no directory by the folder's token")
+        if not rel:
+            target = transfer_url(grant)
+        room = memoryview(bytearray(ARCHIVE_PIECE))
+        try:
+            with trio.fail_after(quiet_s) as silence:
+                url = httpx.URL(f"{target}&archive=true")
+                async with self._exchange(url, PLAIN, fresh=False) as body:
+                    if body.head.status_code != 200:
+                        error = await _error(body)
+                        if isinstance(error, TokenExpired):
+                            self._tokens.drop(folder, grant)
+                        raise error
+                    if body.head.headers.get("Content-Type") != "application/zip":
+                        raise ProtocolError("something else in place of an archive", status=200)
+                    while n := await body.receive_into(room):
+                        silence.deadline = trio.current_time() + quiet_s
+                        feed(room[:n])
+        except trio.TooSlowError as e:
+            raise RemoteUnavailable("an archive that does not come", detail="timeout") from e
 
     async def stat(self, folder: Folder, path: str) -> Validator:
         """The version of a file that is there now, without a manager call.
@@ -120,8 +324,8 @@ class Transfers:
             NotFound, IsADirectory: there is no such file any more.
         """
 
-        async def consume(response: httpx.Response) -> Validator | None:
-            return None if response.status_code == 304 else _validator(response)
+        async def consume(body: Body) -> Validator | None:
+            return None if body.head.status_code == 304 else _validator(body)
 
         headers = {"Range": "bytes=0-0", "If-None-Match": validator.etag}
         try:
@@ -200,15 +404,20 @@ class Transfers:
         await discard(self._client, folder, grant)
 
     async def _download(
-        self, folder: Folder, path: str, headers: Mapping[str, str], consume: Consume[T]
+        self,
+        folder: Folder,
+        path: str,
+        headers: Mapping[str, str],
+        consume: Consume[T],
+        then: Mapping[str, str] | None = None,
     ) -> T:
         rel = paths.downloadable(path)
 
         async def attempt(fresh: bool) -> T:
             try:
-                return await self._once(folder, rel, headers, consume, fresh)
+                return await self._once(folder, rel, headers, consume, fresh, then=then)
             except TokenExpired:
-                return await self._once(folder, rel, headers, consume, fresh)
+                return await self._once(folder, rel, headers, consume, fresh, then=then)
             except (IsADirectory, NotFound):
                 if folder.host in self._proven or folder.host in self._tokens.per_file:
                     raise
@@ -222,6 +431,11 @@ class Transfers:
             raise RemoteError(
                 "the storage-proxy refuses tokens the manager has just issued", status=400
             ) from e
+
+    @property
+    def tells_what_it_sends(self) -> bool:
+        """Whether a reply's validator is that of its first bytes at least (`Traits.looks_then_opens`)."""
+        return not self._client.traits.looks_then_opens
 
     def is_there(self, folder: Folder, path: str) -> None:
         """A file that certainly is there, and may be looked at to find out how the server takes tokens."""
@@ -260,32 +474,47 @@ class Transfers:
         consume: Consume[T],
         fresh: bool,
         per_file: bool = False,
+        then: Mapping[str, str] | None = None,
     ) -> T:
         target, grant = await self._tokens.target_for(folder, rel, per_file=per_file)
         by_folder = "&dst_dir=" in target
-        async with self._http.exchange(
-            "GET", httpx.URL(target), headers={**PLAIN, **headers}, fresh=fresh, check=CHECK
-        ) as response:
-            if by_folder and response.status_code in (200, 206, 304, 416):
+        async with self._exchange(httpx.URL(target), {**PLAIN, **headers}, fresh, then) as body:
+            status = body.head.status_code
+            if by_folder and status in (200, 206, 304, 416):
                 self._proven.add(folder.host)
-            if response.status_code not in (200, 206, 304):
-                error = await _error(response)
+            if status not in (200, 206, 304):
+                error = await _error(body)
                 if isinstance(error, TokenExpired):
                     self._tokens.drop(folder, grant)
                 raise error
-            if response.headers.get("Content-Encoding", "identity") != "identity":
+            if body.head.headers.get("Content-Encoding", "identity") != "identity":
                 raise ProtocolError("the server sends another file's compressed bytes in place of this one")
-            return await consume(response)
+            result = await consume(body)
+            await body.drain(DRAINED)
+            return result
+
+    @asynccontextmanager
+    async def _exchange(
+        self, url: httpx.URL, headers: Mapping[str, str], fresh: bool, then: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Body]:
+        if self._fetcher.reaches(url):
+            async with self._fetcher.exchange(
+                url, headers=headers, fresh=fresh, check=CHECK, then=then
+            ) as download:
+                yield download
+        else:
+            async with self._http.exchange("GET", url, headers=headers, fresh=fresh, check=CHECK) as response:
+                yield Relayed(response)
 
 
-async def _only_validator(response: httpx.Response) -> Validator:
-    return _validator(response)
+async def _only_validator(body: Body) -> Validator:
+    return _validator(body)
 
 
-def _validator(response: httpx.Response) -> Validator:
-    found = Validator.from_etag(response.headers.get("ETag", ""))
+def _validator(body: Body) -> Validator:
+    found = Validator.from_etag(body.head.headers.get("ETag", ""))
     if found is None:
-        raise ProtocolError("a file without a usable ETag", status=response.status_code)
+        raise ProtocolError("a file without a usable ETag", status=body.head.status_code)
     return found
 
 
@@ -307,33 +536,31 @@ def _stop_of(response: httpx.Response, found: Validator, start: int, length: int
     return stop
 
 
-async def _read_exactly(response: httpx.Response, length: int, on_progress: Progress | None) -> bytes:
-    pieces: list[bytes] = []
-    missing = length
-    raw = response.aiter_raw()
-    async for piece in raw:
-        pieces.append(piece)
-        missing -= len(piece)
+async def _read_exactly(body: Body, length: int, on_progress: Progress | None) -> bytes:
+    data = bytearray(length)
+    room = memoryview(data)
+    while room:
+        n = await body.receive_into(room)
+        if not n:
+            raise RemoteUnavailable("the storage-proxy sent less than it announced")
+        room = room[n:]
         if on_progress is not None:
-            on_progress(len(piece))
-        if missing < 0:
-            await stop_reading(raw)
-    if missing > 0:
-        raise RemoteUnavailable("the storage-proxy sent less than it announced")
-    data = b"".join(pieces)
-    return data[:length] if missing < 0 else data
+            on_progress(n)
+    return bytes(data)
 
 
-async def _error(response: httpx.Response) -> Exception:
+async def _error(body: Body) -> Exception:
     """The error a refused download means."""
-    status = response.status_code
+    status = body.head.status_code
+    if status in (412, 416):
+        await body.drain(DRAINED)
     if status == 416:
-        m = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        m = _CONTENT_RANGE.match(body.head.headers.get("Content-Range", ""))
         size = int(m[3]) if m is not None and m[3] != "*" else 0
         return RangeOutside("past the end of the file", size=size)
     if status == 412:
         return Stale("the file changed on the server")
-    p = problems.read_problem(status, await read_body(response, PROBLEM_MAX))
+    p = problems.read_problem(status, (await body.read(PROBLEM_MAX)).content)
     if problems.is_token_problem(p):
         return TokenExpired("the transfer token is refused", detail=p.text)
     if status == 400:

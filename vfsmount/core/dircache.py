@@ -23,6 +23,7 @@ class ListingState:
         fetched_at: when the last listing was asked for; -inf when it is no longer believed.
         count: entries of the last listing.
         unfit: some of them could not be shown.
+        special: some of them are neither files nor directories nor links.
         limit: what is known of the limit at which such listings are cut.
         listed: there has been a listing; `expire` does not undo that.
         attrs_loaded: what the records say of its names has been taken in.
@@ -33,6 +34,7 @@ class ListingState:
     fetched_at: float = float("-inf")
     count: int = 0
     unfit: bool = False
+    special: bool = False
     limit: ListingLimit | None = None
     change_no: int = 0
     fetches: int = 0
@@ -111,7 +113,7 @@ def known_empty(directory: Node, now: float) -> None:
     """We just made this directory: it is listed, and it is empty."""
     state = state_of(directory)
     state.fetched_at, state.listed = now, True
-    state.count, state.unfit = 0, False
+    state.count, state.unfit, state.special = 0, False, False
 
 
 def changed_since(directory: Node, ticket: Ticket) -> set[bytes]:
@@ -165,6 +167,7 @@ def merge(
         doubtful = []
     abandon_fetch(directory)
     state.count, state.unfit, state.limit, state.listed = listing.count, listing.unfit > 0, limit, True
+    state.special = listing.special
     if state.expiries == ticket.expiries:
         state.fetched_at = max(state.fetched_at, ticket.asked_at)
     return doubtful

@@ -23,6 +23,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
+from vfsmount.core.shown import Shown
 from vfsmount.errors import Stale
 from vfsmount.values import NO_ATTRS, ROOT_INO, Folder, Ino, Kind, LocalAttrs, Validator
 
@@ -46,6 +47,7 @@ class Node:
         "ctime_ns",
         "entries",
         "epoch",
+        "grew",
         "ino",
         "kind",
         "listing",
@@ -54,11 +56,14 @@ class Node:
         "mode",
         "mtime_ns",
         "name",
+        "opening",
         "opens",
         "parent",
+        "reached_at",
         "recorded",
         "ref",
         "serial",
+        "shown",
         "shown_epoch",
         "size",
         "staged",
@@ -91,6 +96,7 @@ class Node:
         self.subdirs = 0  # directories among them
         self.lookups = 0  # references the kernel holds
         self.opens = 0  # open file handles
+        self.opening = 0  # those of them that nobody has been given yet
         self.writers = 0  # those of them that may write
         self.unlinked = False
         self.was: tuple[Node, bytes] | None = None  # where it was when somebody else replaced it
@@ -103,7 +109,10 @@ class Node:
         self.version = 0  # grows with every change of the content, whoever made it: keys blocks
         self.epoch = 0  # grows only when somebody else changed it: old handles must not go on
         self.shown_epoch = 0  # of the last open: pages the kernel holds are of this one
+        self.shown: Shown | None = None  # what was shown of this version; None: nothing, nor written here
+        self.grew = False  # the kernel knows it under this number with an older time: vfs.following
         self.checked_at = NEVER  # when the above was last confirmed
+        self.reached_at = NEVER  # when an open file below this directory was last found under its path
         self.staged: Any = None  # vfs.writer.StagedFile while there is local content
         self.listing: Any = None  # core.dircache.ListingState of a directory
         # what a program set and the server cannot keep; None: not set
@@ -155,11 +164,11 @@ class InodeTable:
         return node
 
     def _number(self, node: Node) -> None:
-        for n in itertools.count():
-            node.ino = _number_of(node, n)
-            if node.ino not in self._nodes:
-                self._nodes[node.ino] = node
-                return
+        n = 0
+        while (ino := _number_of(node, n)) in self._nodes:
+            n += 1
+        node.ino = ino
+        self._nodes[ino] = node
 
     def renumber(self, wanted: Iterable[tuple[Node, int]]) -> None:
         """Give nodes the numbers they had before, where nobody else has those and nobody has heard of
@@ -321,8 +330,9 @@ class InodeTable:
 
 def _number_of(node: Node, n: int) -> Ino:
     """The `n`-th choice of a number for a node; 63 bits, because some programs count with signed ones."""
-    assert node.parent is not None
-    # A vfolder goes by its id, so that nobody's rename changes its number.
-    name = node.folder.id.encode() if node.folder is not None and node.is_folder_root else node.name
-    at = node.parent.ino.to_bytes(8, "big") + n.to_bytes(4, "big")
-    return Ino((int.from_bytes(blake2b(at + name, digest_size=8).digest(), "big") >> 1) | 2)
+    above, name = node.parent, node.name
+    assert above is not None
+    if above.ino == ROOT_INO and node.ref is not None:
+        name = node.ref.folder.id.encode()  # so that nobody's rename of a vfolder changes its number
+    at = above.ino.to_bytes(8, "big") + n.to_bytes(4, "big")
+    return Ino(int.from_bytes(blake2b(at + name, digest_size=8).digest(), "big") >> 1 | 2)

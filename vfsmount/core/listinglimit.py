@@ -51,6 +51,10 @@ class ListingLimit:
         """Whether people should hear of it: few directories of ten files are cut ones."""
         return self.may_be_cut(count) and (self._proved is not None or self._is_usual(count))
 
+    def is_whole_as_a_rule(self, count: int) -> bool:
+        """Whether such a listing is suspicious by its number alone, and too short for the usual limit."""
+        return self._proved is None and count < _DEFAULT
+
     @staticmethod
     def _is_usual(count: int) -> bool:
         return count >= _DEFAULT or (count >= 100 and count % 100 == 0)

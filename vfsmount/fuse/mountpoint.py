@@ -18,12 +18,23 @@ _ANSWER_S = 10.0
 
 def mounted_type(mountpoint: str) -> str | None:
     """Type of the filesystem mounted exactly there, None where nothing is."""
-    found = None
+    fields = _mountinfo(mountpoint)
+    return fields[fields.index("-") + 1] if fields else None
+
+
+def device_number(mountpoint: str) -> str | None:
+    """Number (major:minor) of the filesystem mounted exactly there, found without touching it."""
+    fields = _mountinfo(mountpoint)
+    return fields[2] if fields else None
+
+
+def _mountinfo(mountpoint: str) -> list[str]:
+    found: list[str] = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
         for line in f:
             fields = line.split(" ")
             if _unescape(fields[4]) == mountpoint:
-                found = fields[fields.index("-") + 1]  # the last one is on top
+                found = fields  # the last one is on top
     return found
 
 

@@ -24,12 +24,14 @@ from vfsmount import places
 from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
 from vfsmount.config import ApiSettings
-from vfsmount.errors import ConfigError, MountError, VfsError
+from vfsmount.errors import ConfigError, LocalIOError, MountError, VfsError
 from vfsmount.fuse import device
 from vfsmount.fuse.attach import attach
+from vfsmount.fuse.kernelahead import raise_readahead
 from vfsmount.fuse.negotiation import InitOptions
 from vfsmount.fuse.ops import Operations
 from vfsmount.log import event
+from vfsmount.store.blockcache import BlockCache
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.vfs.control import Control
@@ -62,6 +64,21 @@ class MountSpec:
     state_dir: Path = field(default_factory=Path)
     socket: Path | None = None
     init: InitOptions = field(default_factory=InitOptions)
+    cache: CacheSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """The cache of blocks on disk.
+
+    Attributes:
+        limit: bytes it may take.
+        floor: free bytes that stay on that disk.
+    """
+
+    directory: Path
+    limit: int
+    floor: int
 
 
 class Notifier:
@@ -74,6 +91,7 @@ class Notifier:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="fuse-notify", daemon=True)
+        self._extensions = trio.CapacityLimiter(4)
 
     def drop_pages(self, ino: int) -> None:
         """Have the kernel forget an inode's attributes and pages, soon."""
@@ -82,6 +100,25 @@ class Notifier:
     def drop_entry(self, directory: int, name: bytes) -> None:
         """Have the kernel look a name up again, soon."""
         self._queue.put((directory, name))
+
+    async def extend(self, ino: int, offset: int, data: bytes) -> bool:
+        """Have the kernel drop an inode's pages and take new bytes up to its new end; False: it would not.
+
+        Not in the queue with the others: somebody waits for it.
+        """
+        return await trio.to_thread.run_sync(
+            self._extend, ino, offset, data, abandon_on_cancel=True, limiter=self._extensions
+        )
+
+    @staticmethod
+    def _extend(ino: int, offset: int, data: bytes) -> bool:
+        try:
+            # First: the size grows before the bytes are there, and the old last page has zeroes after them.
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=False)
+            pyfuse3.notify_store(pyfuse3.InodeT(ino), offset, data)
+        except OSError as e:
+            return e.errno == errno.ENOENT  # it does not know the file, so it asks for all of it
+        return True
 
     def _run(self) -> None:
         while (wanted := self._queue.get()) is not None:
@@ -115,19 +152,37 @@ async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[UnsentFile]:
         MountError, AuthFailed, RemoteUnavailable and others: nothing was mounted.
     """
     area = StagingArea(spec.state_dir)
-    records = None
+    records = cache = None
     try:
+        cache = _open_cache(spec.cache)
         records = Records(spec.state_dir / "records.sqlite")
         async with Client(spec.settings) as client:
             with within(spec.policy.deadline_s):
                 await client.connect()
-            return await _serve(spec, client, area, records, ready)
+            return await _serve(spec, client, area, records, cache, ready)
     except ExceptionGroup as group:
         raise _the_one(group) from group
     finally:
         if records is not None:
             records.close()
+        if cache is not None:
+            cache.close()
         area.close()
+
+
+def _open_cache(spec: CacheSpec | None) -> BlockCache | None:
+    """A disk that fails is no reason not to mount; a directory that others may write is.
+
+    Raises:
+        ConfigError
+    """
+    if spec is None:
+        return None
+    try:
+        return BlockCache(spec.directory, spec.limit, spec.floor)
+    except LocalIOError as e:
+        event(_log, logging.WARNING, "cache.unavailable", cache=spec.directory, error=str(e))
+        return None
 
 
 def _the_one(group: ExceptionGroup[Exception]) -> Exception:
@@ -145,7 +200,12 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[Exception]:
 
 
 async def _serve(
-    spec: MountSpec, client: Client, area: StagingArea, records: Records, ready: Callable[[], None]
+    spec: MountSpec,
+    client: Client,
+    area: StagingArea,
+    records: Records,
+    cache: BlockCache | None,
+    ready: Callable[[], None],
 ) -> list[UnsentFile]:
     notifier = Notifier()
     async with trio.open_nursery() as nursery:
@@ -158,6 +218,8 @@ async def _serve(
             nursery,
             notifier.drop_pages,
             notifier.drop_entry,
+            cache,
+            notifier.extend,
         )
         with within(spec.policy.deadline_s):
             await fs.warm()
@@ -169,7 +231,8 @@ async def _serve(
             with suppress(MountError):  # the first error is the one to tell
                 device.unmount(spec.mountpoint, lazy=True)
             raise
-        event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint)
+        large_pieces = raise_readahead(spec.mountpoint)
+        event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint, large_pieces=large_pieces)
         async with _answering_questions(fs, spec) as control:
             with notifier.running():
                 await _answer_requests(spec.mountpoint, fs, ready)

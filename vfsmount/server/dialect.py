@@ -33,6 +33,7 @@ class Dialect:
         many_mkdir: mkdir takes a list and reports per path.
         tus_checks: PATCH needs the right offset and a lease, and only whole PATCHes count.
         contained: downloads resolve symlinks before they check that the file is in the folder.
+        looks_then_opens: a download has the validator and length of what was there before it was opened.
         codes: problems carry ``error_code``.
     """
 
@@ -48,6 +49,7 @@ class Dialect:
     many_mkdir: bool
     tus_checks: bool
     contained: bool
+    looks_then_opens: bool
     codes: bool
     manager_keepalive_s: float = 30.0
     storage_keepalive_s: float = 75.0
@@ -76,6 +78,7 @@ OLD = Dialect(
     many_mkdir=False,
     tus_checks=False,
     contained=False,
+    looks_then_opens=True,
     codes=False,
 )
 
@@ -92,6 +95,7 @@ NEW = Dialect(
     many_mkdir=True,
     tus_checks=True,
     contained=True,
+    looks_then_opens=False,
     codes=True,
     storage_keepalive_s=3630.0,
 )

@@ -8,6 +8,7 @@ Source: contract 4.2, 4.5; Backend.AI storage-proxy ``api/client.py``.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -99,8 +100,10 @@ def _file(request: web.Request, dialect: Dialect, path: Path) -> web.StreamRespo
     headers = disposition(path.name) | {"Content-Type": "application/octet-stream"}
     if request.query.get("no_cache", "").lower() in _TRUE:
         headers["Cache-Control"] = "no-store"
-    siblings = request.app[SERVER].faults.switches.gz_sibling
-    return FileReply(path, headers, dialect, siblings=siblings)
+    switches = request.app[SERVER].faults.switches
+    return FileReply(
+        path, headers, dialect, siblings=switches.gz_sibling, open_delay_s=switches.open_delay_ms / 1000
+    )
 
 
 class FileReply(web.FileResponse):
@@ -108,10 +111,15 @@ class FileReply(web.FileResponse):
 
     Args:
         siblings: serve ``x.gz`` (26.x: also ``x.br``) for ``x`` to who accepts it.
+        open_delay_s: a fault: time between the look at the file and its opening.
     """
 
-    def __init__(self, path: Path, headers: dict[str, str], dialect: Dialect, *, siblings: bool) -> None:
+    def __init__(
+        self, path: Path, headers: dict[str, str], dialect: Dialect, *, siblings: bool, open_delay_s: float
+    ) -> None:
         super().__init__(path, headers=headers)
+        self._open_delay_s = open_delay_s
+        self._seen: os.stat_result | None = None
         self._dialect = dialect
         self._siblings = siblings
         self.cut_after: int | None = None  # a fault: hang up after so many bytes
@@ -140,7 +148,16 @@ class FileReply(web.FileResponse):
             accept_encoding = ""
         elif not self._dialect.codes:
             accept_encoding = "gzip" if "gzip" in accept_encoding else ""
-        return super()._get_file_path_stat_encoding(accept_encoding)
+        path, self._seen, encoding = super()._get_file_path_stat_encoding(accept_encoding)
+        time.sleep(self._open_delay_s)  # in a thread of aiohttp's
+        return path, self._seen, encoding
+
+    def _make_response(self, request: web.BaseRequest, accept_encoding: str) -> Any:
+        # aiohttp 3.8 did not look again at what it had opened.
+        result, file, seen, encoding = super()._make_response(request, accept_encoding)
+        if self._dialect.looks_then_opens and self._seen is not None:
+            seen = self._seen
+        return result, file, seen, encoding
 
     def _etag_match(self, etag_value: str, etags: tuple[ETag, ...], *, weak: bool) -> bool:  # type: ignore[override]
         # aiohttp 3.8 never let a weak ETag match.

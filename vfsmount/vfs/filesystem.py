@@ -18,6 +18,7 @@ import trio
 from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
+from vfsmount.core.blockindex import Bytes
 from vfsmount.core.inodes import Node
 from vfsmount.errors import (
     BadHandle,
@@ -32,23 +33,28 @@ from vfsmount.errors import (
     VfsError,
 )
 from vfsmount.log import event
+from vfsmount.store.blockcache import BlockCache
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import NAME_MAX, HostUsage, Ino, Kind, LocalAttrs
 from vfsmount.vfs.barrier import Barrier
 from vfsmount.vfs.deadline import within
+from vfsmount.vfs.following import Extend, nothing_to_extend
 from vfsmount.vfs.handles import Attr, DirHandle, Handle, Maker, Opened, SetAttr
 from vfsmount.vfs.parts import Parts
 from vfsmount.vfs.policy import MountPolicy, without_set_id
 from vfsmount.vfs.recovery import Report
 from vfsmount.vfs.staged import staged_of, version_of
 from vfsmount.vfs.status import Status, UnsentFile, state_of_file, unsent_file
+from vfsmount.vfs.warmup import Warmup
 
 _log = logging.getLogger("vfsmount.vfs")
 
 # Setting or reading it waits. Reading is the better way: the kernel locks a file while an attribute is
 # set, and has an error for the next who closes it when the process that sets it is killed.
 WAIT_ATTRIBUTE = b"user.vfsmount.wait"
+
+_KEEP_S = 5.0  # for what was read to reach the disk when the mount ends
 
 _SPECIAL = {
     stat.S_IFIFO: Kind.FIFO,
@@ -71,11 +77,15 @@ class Filesystem:
         nursery: trio.Nursery,
         changed: Callable[[Ino], None] = lambda ino: None,
         entry_changed: Callable[[Ino, bytes], None] = lambda ino, name: None,
+        cache: BlockCache | None = None,
+        extend: Extend = nothing_to_extend,
     ) -> None:
         """Args:
         nursery: owns fetches and uploads for as long as the filesystem is served.
+        cache: where blocks that were read are kept on disk; None: nowhere.
         changed: told the number of each inode whose content somebody else changed.
         entry_changed: told (directory, name) of each name that stands for another inode now.
+        extend: has the kernel take bytes at the new end of a file that has grown.
         """
         self.policy = policy
         self._client = client
@@ -83,9 +93,12 @@ class Filesystem:
         self._area.named = True  # until `close` knows better
         self._rows = records.staged
         self._records = records
-        self.parts = parts = Parts(client, transfers, area, records, policy, nursery, changed, entry_changed)
+        self.parts = parts = Parts(
+            client, transfers, area, records, policy, nursery, cache, changed, entry_changed, extend
+        )
         self._ahead = parts.ahead
         self._attributes = parts.attributes
+        self._following = parts.following
         self._gate = parts.gate
         self._inodes = parts.inodes
         self._metadata = parts.metadata
@@ -133,7 +146,14 @@ class Filesystem:
         if node.is_dir:
             return self.policy.dir_ttl_s
         # A direct write clears set-id bits, and the kernel keeps the mode it knows (seen on 6.18).
-        return 0.0 if (node.local.mode or 0) & (stat.S_ISUID | stat.S_ISGID) else self.policy.attr_ttl_s
+        return 0.0 if (node.local.mode or 0) & (stat.S_ISUID | stat.S_ISGID) else self._belief_s(node)
+
+    def _belief_s(self, node: Node) -> float:
+        """How long the attributes of an open file are believed.
+
+        Half as long while it grows: who polls once a second would else come just too early every time.
+        """
+        return self.policy.attr_ttl_s / 2 if node.grew else self.policy.attr_ttl_s
 
     def _nlink(self, node: Node, now: float) -> int:
         """A directory's is told while its listing is believed; 1 says "not told", as on btrfs.
@@ -185,19 +205,23 @@ class Filesystem:
             raise Stale("the file was removed")
         try:
             await self._refresh_attributes(node)
+            await self._following.extended(node)
         except RemoteUnavailable:
             pass  # what is known is served as before the cut (promise P5)
         except NotFound:
             if not node.opens:
                 raise Stale("the file was removed") from None
+        if node.was is not None and node.unlinked and not node.writers:
+            # Who waits at the end for more is told: there will never be any.
+            raise Stale("the file was replaced on the server; open it again")
         return self._attr(node)
 
     async def _refresh_attributes(self, node: Node) -> None:
         if node.staged is not None or node.unlinked or node is self._inodes.root:
             return
         if node.kind is Kind.FILE and node.opens:
-            if self._metadata.is_stale(node, self.policy.attr_ttl_s):
-                await self._metadata.revalidate(node)
+            if self._metadata.is_stale(node, self._belief_s(node)):
+                await self._reader.confirm(node)
         elif (
             node.parent is not None
             and not node.is_folder_root
@@ -319,6 +343,7 @@ class Filesystem:
             raise IsADirectory("this is a directory")
         self._refuse_link(node)
         handle = self._handles.get(fh) if fh is not None else None
+        self._following.cut(node, size)
         with self._writer.holding(node):
             await self._writer.truncate(node, handle.epoch if handle and handle.met else None, size)
             if handle is not None:
@@ -432,6 +457,7 @@ class Filesystem:
         self._handles[fh] = handle = Handle(node, flags, node.epoch, made=made)
         node.opens += 1
         node.writers += handle.writable
+        self._following.opened(node)
         return fh
 
     async def open(self, ino: int, flags: int) -> Opened:
@@ -449,24 +475,46 @@ class Filesystem:
             self._refuse_link(node)
         if node.folder is not None:
             self._gate.check_reachable(node.folder)
+        if not writing:
+            self._reader.opened(node)
         stale = self._metadata.is_stale(node, self.policy.attr_ttl_s)
         if node.kind is Kind.SYMLINK and (stale or node.validator is None):
             await self._metadata.follow_link(node)
-        elif node.staged is None and not node.unlinked and not flags & os.O_TRUNC and (stale or writing):
-            await self._reader.prime(node, bytes_too=bool(writing))
-            if node.unlinked:
-                # The kernel looks the name up again and opens what it finds then.
-                raise Stale("the file was replaced on the server; open it again")
         fh = self._register(node, flags)
-        if flags & os.O_TRUNC:
-            try:
-                await self._writer.truncate(node, None, 0)
-            except BaseException:
-                self._close(fh)
-                raise
-            self._handles[fh].epoch = node.epoch
+        node.opening += 1
+        try:
+            await self._prepare(node, flags, bool(writing), stale)
+        except BaseException:
+            node.opening -= 1
+            self._close(fh)
+            raise
+        node.opening -= 1
+        self._handles[fh].epoch = node.epoch
         keep, node.shown_epoch = node.shown_epoch == node.epoch, node.epoch
         return Opened(fh, keep)
+
+    async def _prepare(self, node: Node, flags: int, writing: bool, stale: bool) -> None:
+        """Have of a file what whoever opens it has to be sure of."""
+        unseen, was_unlinked = node.shown is None and node.kind is Kind.FILE, node.unlinked
+        if flags & os.O_TRUNC:
+            self._following.cut(node, 0)
+            await self._writer.truncate(node, None, 0)
+            return
+        if (
+            node.staged is None
+            and not node.unlinked
+            and node.kind is Kind.FILE
+            and (stale or writing or unseen)
+        ):
+            await self._reader.prime(node, stale=stale or writing, bytes_too=writing)
+            if unseen and node.shown is None and (beginning := self._reader.beginning(node)):
+                # To know the file by, should it grow before anything else of it is read.
+                self._following.shown(node, 0, beginning)
+        # The kernel has to know the size of what nobody has seen before anybody sees bytes of it.
+        in_time = await self._following.extended(node)
+        if (node.unlinked and not was_unlinked) or (unseen and not in_time):
+            # The kernel looks the name up again and opens what it finds then.
+            raise Stale("the file was replaced on the server; open it again")
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, maker: Maker | None = None
@@ -490,7 +538,7 @@ class Filesystem:
         self._inodes.looked_up(node)
         return fh, self._attr(node)
 
-    async def read(self, fh: int, offset: int, length: int) -> bytes:
+    async def read(self, fh: int, offset: int, length: int) -> Bytes:
         """As pread(2).
 
         Raises:
@@ -511,9 +559,12 @@ class Filesystem:
             except Stale:
                 if node.unlinked:
                     raise
-                continue  # replaced while it was on its way, or changed here: look again
+                if not node.grew or node.staged is not None:
+                    continue  # replaced while it was on its way, or changed here: look again
+                data = await self._metadata.read_through(node, offset, length)
             if handle.epoch == node.epoch:
                 handle.met = handle.met or bool(data)
+                self._following.shown(node, offset, data)
                 return data
         raise Stale("the file was replaced on the server; open it again")
 
@@ -532,6 +583,7 @@ class Filesystem:
                     raise
                 continue  # replaced since it was listed, but this handle has shown nothing of it yet
             handle.met = True
+            self._following.written(node, offset, data)
             return
 
     def ino_of(self, fh: int) -> Ino:
@@ -589,7 +641,11 @@ class Filesystem:
         node.writers -= handle.writable
         if not node.writers:
             self._uploader.look_at(node)
+        if not node.opens:
+            self._reader.closed(node)
         self._writer.let_go(node)
+        if not node.opens:
+            self._metadata.closed(node)
         self._inodes.released(node)
 
     # --- the rest ------------------------------------------------------------------------------
@@ -624,6 +680,57 @@ class Filesystem:
         if node is None:
             raise NotFound("nothing is known of this path")
         self._metadata.doubt(node)
+
+    # --- what is kept on disk ------------------------------------------------------------------
+
+    def warmup(self, paths: Iterable[bytes], *, recursive: bool, pin: bool) -> Warmup:
+        """What has these files, and those in these directories, in the cache on disk; `run` it.
+
+        Raises:
+            InvalidRequest: this mount has no such cache.
+        """
+        self._check_keeps()
+        return Warmup(self.parts, self.policy, list(paths), recursive=recursive, pin=pin)
+
+    async def unpin(self, path: bytes, *, recursive: bool) -> int:
+        """Let the pinned files at a path, or in the directory there, be evicted again; how many there were.
+
+        Raises:
+            InvalidRequest: this mount has no cache on disk.
+        """
+        self._check_keeps()
+        top, _, rest = path.strip(b"/").partition(b"/")
+        folders = self._inodes.root.entries
+        if not top:
+            named = [n for n in folders.values() if n.folder is not None and recursive]
+        else:
+            named = [n for n in (folders.get(top),) if n is not None]
+        pins = self.parts.pins
+        return sum(
+            [await pins.unpin(n.folder.id, os.fsdecode(rest), recursive=recursive) for n in named if n.folder]
+        )
+
+    async def pins(self) -> list[tuple[str, int]]:
+        """(folder and path, size) of the pinned files that lie in folders of this mount, by name.
+
+        Raises:
+            InvalidRequest: this mount has no cache on disk.
+        """
+        self._check_keeps()
+        await self.parts.pins.load()
+        names = {n.folder.id: os.fsdecode(n.name) for n in self._inodes.root.entries.values() if n.folder}
+        return sorted(
+            (f"{names[folder_id]}/{path}", max(v.size for v in versions))
+            for (folder_id, path), versions in self.parts.pins.all.items()
+            if folder_id in names
+        )
+
+    def _check_keeps(self) -> None:
+        if not self.parts.disk.is_there:
+            raise InvalidRequest(
+                "this mount keeps nothing on disk: mount again without --cache-size 0, "
+                "or with a --cache-dir that works (its log says why this one does not)"
+            )
 
     # --- what is unsent ------------------------------------------------------------------------
 
@@ -707,6 +814,8 @@ class Filesystem:
             except VfsError as e:
                 event(_log, logging.WARNING, "removal.left", names=len(self._removals), error=str(e))
         await self._uploader.drain(max(0.0, time_left.deadline - trio.current_time()))
+        with trio.move_on_after(_KEEP_S):
+            await self.parts.disk.flush()
         return self._left()
 
     def _left(self) -> list[UnsentFile]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 import trio
@@ -18,6 +18,7 @@ from vfsmount.api.client import Client
 from vfsmount.api.governor import class_now
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
+from vfsmount.core.blockindex import Bytes
 from vfsmount.core.foldernames import shown_folders
 from vfsmount.core.governor import Class
 from vfsmount.core.inodes import NEVER, InodeTable, Node
@@ -35,6 +36,7 @@ from vfsmount.errors import (
 from vfsmount.log import event
 from vfsmount.values import NO_ATTRS, Folder, Ino, Kind, Listing, LocalAttrs, RemoteEntry, Validator
 from vfsmount.vfs.attributes import Attributes
+from vfsmount.vfs.following import Following, Grown
 from vfsmount.vfs.paths import PathGate, child_path, folder_of, hidden, remote_path
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.removals import Removals
@@ -60,6 +62,7 @@ class Metadata:
         gate: PathGate,
         attributes: Attributes,
         removals: Removals,
+        following: Following,
         changed: Callable[[Node], None],
         entry_changed: Callable[[Ino, bytes], None],
         replaced: Callable[[Node, Node], None],
@@ -76,10 +79,12 @@ class Metadata:
         self._gate = gate
         self._attributes = attributes
         self._removals = removals
+        self._following = following
         self._changed = changed
         self._entry_changed = entry_changed
         self._on_replaced = replaced
         self._in_flight: dict[Node, tuple[trio.Event, Class]] = {}
+        self._longer: list[Node] = []  # files that a listing shows longer than they are read
         self._doubted_at = float("-inf")  # what was asked before is not believed, however young
         self._silent_until = float("-inf")
 
@@ -200,6 +205,7 @@ class Metadata:
         if state.likely_cut and not told:
             event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=listing.count)
         await self._attributes.drop(directory, self._attributes.take(directory, records, newer))
+        await self._look_at_longer()
         await self._ask_for(directory, doubtful)
 
     async def _ask_for(self, directory: Node, doubtful: list[Node]) -> None:
@@ -213,6 +219,14 @@ class Metadata:
                 return  # they stay in doubt; who looks one up asks
             except VfsError:
                 pass  # gone, or the server stumbles over this one: the listing holds all the same
+
+    async def _look_at_longer(self) -> None:
+        """Files that are read here and were listed longer: whether they have grown, a request tells."""
+        while self._longer:
+            node = self._longer.pop()
+            with suppress(VfsError):  # who reads it finds out
+                await self.revalidate(node)
+            await self._following.extended(node)
 
     def _stays_unsent(self, directory: Node, path: str) -> bool:
         """A directory is gone from the server: drop it, or say that unsent files in it keep it here."""
@@ -279,6 +293,8 @@ class Metadata:
         Raises:
             NotFound: certainly not there (a cut listing never proves that; a probe does).
         """
+        if (known := await self._followed(parent, name)) is not None:
+            return known
         await self.refresh(parent)
         state = dircache.state_of(parent)
         node = parent.entries.get(name)
@@ -288,11 +304,34 @@ class Metadata:
         elif node is None:
             node = await self._probe_unlisted(parent, name)
         elif not node.kind.is_local and self.is_stale(node, self._policy.dir_ttl_s):
-            node = await self._probe(parent, name)
+            node = await self._probe_known(parent, node)
         if node.kind is Kind.SYMLINK and node.validator is None:
             with suppress(NotFound, IsADirectory):  # dangling links, and links to directories, show as empty
                 await self.follow_link(node)
             node = parent.entries.get(name, node)
+        return node
+
+    async def _followed(self, parent: Node, name: bytes) -> Node | None:
+        """The node under a name where that can be had without a listing: of a file that somebody has open,
+        and of the directories on its way. Who follows a file by its name for hours costs no call then.
+        """
+        node = parent.entries.get(name)
+        if node is None or parent is self._inodes.root or self._is_fresh(parent, None):
+            return None
+        if node.is_dir:
+            reached = max(node.reached_at, self._doubted_at)
+            found = reached == node.reached_at and trio.current_time() - reached < self._policy.dir_ttl_s
+            return node if found and not node.unlinked else None
+        if node.kind is not Kind.FILE or not node.opens or node.staged is not None:
+            return None
+        if self.is_stale(node, self._policy.attr_ttl_s) and trio.current_time() >= self._silent_until:
+            # The listing has to be asked for in the same time, where this does not help.
+            with suppress(NotFound, IsADirectory, RemoteUnavailable):
+                with trio.move_on_after(self._policy.deadline_s / 3):
+                    await self.revalidate(node)
+        node = parent.entries.get(name)
+        if node is None or node.staged is not None or self.is_stale(node, self._policy.dir_ttl_s):
+            return None
         return node
 
     def _hidden(self, directory: Node, name: bytes) -> bool:
@@ -304,6 +343,19 @@ class Metadata:
             return await self.lookup(parent, name)
         except NotFound:
             return None
+
+    async def _probe_known(self, parent: Node, node: Node) -> Node:
+        """As `_probe`; where the server is away, what is known is shown, as of a listing that is whole."""
+        if trio.current_time() < self._silent_until:
+            return node
+        error = "silence"
+        try:
+            with trio.move_on_after(self._policy.deadline_s / 3):
+                return await self._probe(parent, node.name)
+        except RemoteUnavailable as e:
+            error = type(e).__name__
+        self._serve_old(parent, error)
+        return parent.entries.get(node.name, node)
 
     async def _probe_unlisted(self, parent: Node, name: bytes) -> Node:
         """As `_probe`, for a name that the listing did not show."""
@@ -382,6 +434,9 @@ class Metadata:
             if node.checked_at == NEVER:
                 node.size, node.mtime_ns = entry.size, entry.mtime_ns
             elif not seen.matches_listing(entry.size, entry.mtime_ns):
+                if self._following.may_go_on(node, entry.size):
+                    self._longer.append(node)
+                    return
                 node = self._replaced(node)
                 node.ctime_ns = entry.ctime_ns
                 node.validator = None
@@ -393,13 +448,22 @@ class Metadata:
         node.mode = entry.mode
         node.checked_at = asked_at
 
-    def confirm(self, node: Node, validator: Validator, asked_at: float, *, is_other: bool = False) -> Node:
+    def confirm(
+        self,
+        node: Node,
+        validator: Validator,
+        asked_at: float,
+        *,
+        is_other: bool = False,
+        grown: Grown | None = None,
+    ) -> Node:
         """A transfer told which version is there. Returns the node that stands for it now.
 
         While a rename is under way, the server's answer may be about what came in its place.
 
         Args:
             is_other: the content is known to be another one, even where the version looks the same.
+            grown: it was found to begin as what was shown of the file.
         """
         if node.staged is not None or node.unlinked or asked_at < node.checked_at:
             return node
@@ -407,12 +471,96 @@ class Metadata:
             return node
         if is_other or node.validator != validator:
             same = node.validator is None and validator.matches_listing(node.size, node.mtime_ns)
+            longer = self._following.may_go_on(node, validator.size) and not is_other
+            # Of what was not shown to anybody, not even its size, nothing can be mixed.
+            unseen = not node.size or (node.shown is None and node.opens == node.opening)
+            if longer and not same and (grown is not None or unseen):
+                self._has_grown(node, validator, grown)
+                return node
             if is_other or not same:
                 node = self._replaced(node)
             node.validator = validator
             node.size, node.mtime_ns = validator.size, validator.mtime_ns
         node.checked_at = asked_at
+        for up in _above(node) if node.opens else ():
+            up.reached_at = asked_at
         return node
+
+    def _has_grown(self, node: Node, validator: Validator, grown: Grown | None) -> None:
+        """Somebody appended to a file that is read here: its handles go on, with other blocks."""
+        old_size = node.size
+        node.version += 1
+        node.grew = True
+        node.local = NO_ATTRS
+        node.validator = validator
+        node.size, node.mtime_ns = validator.size, validator.mtime_ns
+        # Answers that are on their way may be of the shorter version: they are older than this.
+        node.checked_at = trio.current_time()
+        self._on_replaced(node, node)
+        self._following.grown(node, old_size, grown)
+
+    def met(self, node: Node, beginning: Bytes) -> None:
+        """Bytes of a file that is being opened, to know it by."""
+        if node.shown is None and beginning and node.staged is None:
+            self._following.shown(node, 0, beginning)
+
+    async def learn(self, node: Node, found: Validator, asked_at: float) -> None:
+        """As `confirm`, where a longer version may be the one that is read here, grown.
+
+        Raises:
+            NotFound, RemoteUnavailable and others: it could not be found out.
+        """
+        grown = None
+        if (
+            found != node.validator
+            and asked_at >= node.checked_at
+            and self._following.may_go_on(node, found.size)
+        ):
+            grown = await self._following.goes_on(node, found)
+        self.confirm(node, grown.validator if grown is not None else found, asked_at, grown=grown)
+
+    def closed(self, node: Node) -> None:
+        """Nobody has the file open any more."""
+        self._following.closed(node)
+        if node.grew and node.staged is None and not self._gate.is_moving(node):
+            self.renew(node)
+
+    def renew(self, node: Node) -> None:
+        """Another inode for the same version: what the kernel believes of this one it would for ever."""
+        if node.unlinked or node.parent is None or node.staged is not None:
+            return
+        new = self._replaced(node)
+        new.validator, new.checked_at = node.validator, node.checked_at
+        new.size, new.mtime_ns, new.ctime_ns = node.size, node.mtime_ns, node.ctime_ns
+
+    async def read_through(self, node: Node, offset: int, length: int) -> bytes:
+        """Bytes of a file that grows faster than its versions can be asked for.
+
+        Raises:
+            Stale: it is another file by now.
+        """
+        for _ in range(3):
+            asked_at, epoch = trio.current_time(), node.epoch
+            await self._gate.settled(node)
+            length = min(length, node.size - offset)
+            if length <= 0:
+                return b""
+            path = remote_path(node)
+            try:
+                reply = await self._transfers.read_range(folder_of(node), path, offset, length)
+                await self.learn(node, reply.validator, asked_at)
+                await self.revalidate(node)  # it may have been replaced before it was sent
+            except NotFound as e:
+                self.vanished(node, path)
+                raise Stale("the file was removed on the server") from e
+            except RangeOutside:
+                await self.revalidate(node)
+                continue
+            if node.unlinked or node.epoch != epoch or node.staged is not None:
+                break
+            if len(reply.data) == length:
+                return reply.data
+        raise Stale("the file was replaced on the server; open it again")
 
     def _replaced(self, node: Node) -> Node:
         """Somebody else changed the content: what was set for the old version goes with it.
@@ -430,6 +578,7 @@ class Metadata:
         node.version += 1
         node.epoch += 1
         node.local = NO_ATTRS
+        node.shown, node.grew = None, False
         self._on_replaced(node, node)
         self._changed(node)
         return node
@@ -461,9 +610,8 @@ class Metadata:
             if node.validator is None:
                 found = await self._transfers.stat(folder_of(node), path)
             else:
-                found = (
-                    await self._transfers.revalidate(folder_of(node), path, node.validator) or node.validator
-                )
+                known = node.validator
+                found = await self._transfers.revalidate(folder_of(node), path, known) or known
         except NotFound:
             if self._gate.is_moving(node) or (not node.unlinked and remote_path(node) != path):
                 await self.revalidate(node)  # asked under a name that it was just losing
@@ -472,7 +620,7 @@ class Metadata:
             raise
         except RangeOutside:
             found = await self._transfers.stat(folder_of(node), path)
-        self.confirm(node, found, asked_at)
+        await self.learn(node, found, asked_at)
 
     # --- the list of vfolders ------------------------------------------------------------------
 
@@ -522,3 +670,11 @@ class Metadata:
         node = self._inodes.add(self._inodes.root, name, Kind.DIRECTORY, folder=folder, mode=0o755)
         node.mtime_ns = node.ctime_ns = folder.mtime_ns or time.time_ns()
         return node
+
+
+def _above(node: Node) -> Iterator[Node]:
+    """The directories that a node lies in."""
+    up = node.parent
+    while up is not None:
+        yield up
+        up = up.parent

@@ -16,6 +16,7 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core.blockindex import BlockIndex
 from vfsmount.core.inodes import InodeTable
 from vfsmount.core.writeback import Pressure
+from vfsmount.store.blockcache import BlockCache
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import Ino
@@ -23,10 +24,13 @@ from vfsmount.vfs.ahead import Ahead
 from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.conflicts import Conflicts
 from vfsmount.vfs.deadline import Pulse
+from vfsmount.vfs.disktier import DiskTier
 from vfsmount.vfs.exclusion import Exclusion
+from vfsmount.vfs.following import Extend, Following
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.namespace import Namespace
 from vfsmount.vfs.paths import PathGate
+from vfsmount.vfs.pins import Pins
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.queue import Queue
 from vfsmount.vfs.reader import Reader
@@ -51,8 +55,10 @@ class Parts:
         records: Records,
         policy: MountPolicy,
         nursery: trio.Nursery,
+        cache: BlockCache | None,
         changed: Callable[[Ino], None],
         entry_changed: Callable[[Ino, bytes], None],
+        extend: Extend,
     ) -> None:
         """Args: as of `Filesystem`. Its services run in `nursery` from here on."""
         self.inodes = InodeTable()
@@ -61,6 +67,9 @@ class Parts:
         self.attributes = Attributes(records, self.inodes, policy)
         self.recorder = Recorder(records, area)
         self.removals = Removals(client, transfers, self.gate, records, self.recorder, policy.retry_first_s)
+        self.following = Following(
+            transfers, self.gate, nursery, extend, lambda node: self.metadata.renew(node)
+        )
         self.metadata = Metadata(
             client,
             transfers,
@@ -69,13 +78,26 @@ class Parts:
             self.gate,
             self.attributes,
             self.removals,
+            self.following,
             lambda node: changed(node.ino),
             entry_changed,
             lambda old, new: self.settling.replaced(old, new),
         )
         self.ahead = Ahead(self.metadata, client.governor)
-        self.blocks = BlockIndex(policy.memory)
-        self.reader = Reader(transfers, self.metadata, self.blocks, self.gate, nursery)
+        # The other half is for the daemon itself, and for a hundred reads of 1 MiB that wait.
+        self.blocks = BlockIndex(policy.memory // 2)
+        self.disk = DiskTier(cache, client.endpoint, self.blocks)
+        self.pins = Pins(cache, client.endpoint, policy.deadline_s / 3)
+        self.reader = Reader(
+            transfers,
+            self.metadata,
+            self.blocks,
+            self.disk,
+            self.gate,
+            nursery,
+            self.pins,
+            policy.attr_ttl_s,
+        )
         self.exclusion = Exclusion(self.inodes, self.gate)
         self.queue = Queue()
         self.pressure = Pressure()
@@ -155,5 +177,6 @@ class Parts:
             self.queue.put_now,
         )
         self.usage = HostUsageCache(client, nursery)
-        for service in (self.uploader, self.removals, self.settling, self.recorder, self.ahead):
+        for service in (self.uploader, self.removals, self.settling, self.recorder, self.ahead, self.disk):
             nursery.start_soon(service.run)
+        nursery.start_soon(self.pins.run)

@@ -1,4 +1,4 @@
-"""Reading remote files: blocks of one version, fetched once however many wait for them.
+"""Reading remote files: bytes of one version, from memory or on their way.
 
 A handle reads the version it met first (promise P2). Every range but the very first of a version
 carries ``If-Match``, and an answer is thrown away if the file was replaced while it was on its way,
@@ -8,44 +8,27 @@ so bytes of two versions never meet in one handle.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 
 import trio
 
 from vfsmount.api.transfer import Transfers
-from vfsmount.core.blockindex import BLOCK_SIZE, BlockIndex, BlockKey
+from vfsmount.core.blockindex import BLOCK_SIZE, PAGE, BlockIndex, BlockKey, Bytes, page_key
 from vfsmount.core.inodes import Node
-from vfsmount.core.readahead import Readahead
-from vfsmount.errors import NotFound, ProtocolError, RangeOutside, Stale, VfsError
-from vfsmount.log import event
-from vfsmount.vfs.deadline import Pulse, wait_behind
+from vfsmount.core.readahead import Plan, Readahead
+from vfsmount.errors import RemoteUnavailable, Stale, VfsError
+from vfsmount.vfs.archives import Archives
+from vfsmount.vfs.disktier import DiskTier
 from vfsmount.vfs.metadata import Metadata
-from vfsmount.vfs.paths import PathGate, folder_of, remote_path
+from vfsmount.vfs.paths import PathGate
+from vfsmount.vfs.pins import Pins
+from vfsmount.vfs.ranges import IN_ONE_PIECE, Range, Ranges
+from vfsmount.vfs.smallfiles import SmallFiles
 
 _log = logging.getLogger("vfsmount.vfs.reader")
 
-
-# A file rewritten in place while it is being sent mixes old and new bytes under one validator
-# (contract 4.2), so what is long enough to be overtaken is confirmed once it is here: one 304 of
-# 2.5 ms. Shorter bodies leave the server in one piece.
-CHECKED_ABOVE = 64 << 10
-
-
-@dataclass(slots=True)
-class _Fetch:
-    """A range on its way: asked for once, waited for by many.
-
-    Attributes:
-        blocks: what came, by number; kept here for the waiters whatever the cache evicts.
-        error: why it did not come.
-    """
-
-    first: int
-    count: int
-    pulse: Pulse = field(default_factory=Pulse)
-    done: trio.Event = field(default_factory=trio.Event)
-    blocks: dict[int, bytes] = field(default_factory=dict)
-    error: VfsError | None = None
+_REPLACED = "the file was replaced on the server; open it again"
+_PRIMINGS = 3  # of a file that is another one each time
+_TRIES = 100  # of one piece: where memory is short its bytes may be gone again before it is taken
 
 
 class Reader:
@@ -56,147 +39,245 @@ class Reader:
         transfers: Transfers,
         metadata: Metadata,
         blocks: BlockIndex,
+        disk: DiskTier,
         gate: PathGate,
         nursery: trio.Nursery,
+        pins: Pins,
+        attr_ttl_s: float,
     ) -> None:
         """Args:
-        nursery: owns the fetches, so that a cancelled reader fails nobody who waits with it.
+        nursery: owns what is on its way.
+        attr_ttl_s: how long an open file is believed.
         """
-        self._transfers = transfers
+        self._pins = pins
+        self._attr_ttl_s = attr_ttl_s
         self._metadata = metadata
         self._blocks = blocks
-        self._gate = gate
+        self._disk = disk
         self._nursery = nursery
-        self._in_flight: dict[BlockKey, _Fetch] = {}
+        self.ranges = self._ranges = Ranges(transfers, metadata, blocks, gate, nursery, disk)
+        archives = Archives(transfers, metadata, blocks, gate, nursery, attr_ttl_s)
+        self._small = SmallFiles(self._ranges, blocks, nursery, disk, archives, self._confirm_ahead)
 
-    async def read(self, node: Node, version: int, offset: int, length: int, ahead: Readahead) -> bytes:
+    async def read(self, node: Node, version: int, offset: int, length: int, ahead: Readahead) -> Bytes:
         """Bytes of `version`, fewer than asked for only at its end.
 
         Raises:
             Stale: the remote file is no longer that version.
         """
-        window = ahead.on_read(offset, length)
-        parts: list[bytes] = []
-        at, stop = offset, min(offset + length, node.size)
-        while at < stop:
-            block_no, inside = divmod(at, BLOCK_SIZE)
-            block = await self._block(node, version, block_no, window)
-            piece = block[inside : inside + stop - at]
+        if node.validator is None and self._pins.pinned(node) is not None:
+            await self.prime(node)
+        elif node.validator is None and node.size > BLOCK_SIZE and self._disk.is_there:
+            # Only who knows the exact version can find it on disk; the file's beginning tells.
+            await self._have(node, IN_ONE_PIECE)
+        stop = min(offset + length, node.size)
+        parts: list[Bytes] = []
+        if offset < stop:
+            plan = ahead.on_read(offset, stop - offset, node.size, self._cap())
+            if self._held(node, offset, stop) is None and self._ranges.covering(node, offset) is None:
+                await self._disk.look(node, offset, stop)
+                if node.version == version and self._ranges.covering(node, offset) is None:
+                    self._start(node, offset, stop, plan)
+            for begin, end in plan.ahead:
+                # Travels while the reader waits, or digests what it has.
+                if self._disk.knows(node, begin, end):
+                    self._start_ahead(node, begin, end)
+                else:
+                    self._nursery.start_soon(self._look_ahead, node, version, begin, end)
+        while (at := offset + sum(map(len, parts))) < stop:
+            piece = await self._piece(node, version, at, stop, plan)
             if not piece:
                 break
             parts.append(piece)
-            at += len(piece)
         if node.version != version:
-            raise Stale("the file was replaced on the server; open it again")
-        if ahead.window > 1:
-            # The next window travels while the reader digests this one.
-            self._start(node, -(-stop // BLOCK_SIZE), ahead.window)
+            raise Stale(_REPLACED)
+        if parts and plan.streaming and (stop % BLOCK_SIZE == 0 or stop == node.size):
+            self._blocks.done_with(BlockKey(node.serial, version, (stop - 1) // BLOCK_SIZE))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def prime(self, node: Node, *, bytes_too: bool = False) -> None:
-        """Confirm a file's version; one of a single block comes with its bytes, in the same request.
+    async def confirm(self, node: Node) -> None:
+        """As `prime`, without bytes.
+
+        Raises:
+            NotFound: somebody removed it.
+        """
+        await self._pins.stand_in(node, lambda: self._metadata.revalidate(node))
+
+    async def _confirm_ahead(self, node: Node) -> None:
+        """Who opens the file soon need not ask for its version."""
+        if self._metadata.is_stale(node, self._attr_ttl_s):
+            await self.confirm(node)
+
+    async def prime(self, node: Node, *, stale: bool = True, bytes_too: bool = False) -> None:
+        """Have a file's exact version, and its beginning if nothing was shown of it; one of a single block
+        comes with all its bytes. Where the server is away, a pinned version that is here is as good, but
+        not to be changed.
 
         Args:
-            bytes_too: they are wanted in any case, because the file is about to be changed, and what
-                somebody else puts in its place meanwhile is not to take them away.
+            stale: a version that is known has to be confirmed.
+            bytes_too: a small file's bytes are wanted in any case, because it is about to be changed, and
+                what somebody else puts in its place meanwhile is not to take them away.
 
         Raises:
             NotFound, Stale: somebody removed or replaced the file.
         """
-        if not 0 < node.size <= BLOCK_SIZE or (node.validator is not None and not bytes_too):
-            await self._metadata.revalidate(node)
-            return
-        fetch = self._start(node, 0, 1)
-        if fetch is not None:
-            await wait_behind(fetch.pulse, fetch.done.wait)
+        if bytes_too:
+            await self._prime(node, stale, bytes_too=True)
+        elif await self._pins.stand_in(node, lambda: self._prime(node, stale, bytes_too=False)):
+            self._ranges.abandon(node)  # whoever waits finds it on disk
+
+    async def _prime(self, node: Node, stale: bool, *, bytes_too: bool) -> None:
+        is_small = 0 < node.size <= BLOCK_SIZE
+        wanted = node.size > 0 and (node.validator is None or node.shown is None or (bytes_too and is_small))
+        for _ in range(_PRIMINGS if wanted else 0):
+            if node.validator is not None and await self._is_here(node):
+                break
+            if not bytes_too and is_small and self._held(node, 0, 1) is not None:
+                break  # an archive brought it; its exact version is not known, but that of its listing
+            began = trio.current_time()
+            error = await self._have(node, node.size if is_small else min(IN_ONE_PIECE, node.size))
+            self._small.waited(node, trio.current_time() - began)
             if node.unlinked:
                 # Removed or replaced: who looks the name up again finds out which.
-                raise Stale("the file was replaced on the server; open it again")
-            if fetch.error is not None and not isinstance(fetch.error, Stale):
-                raise fetch.error
+                raise Stale(_REPLACED)
+            if error is None:
+                return
+            if not isinstance(error, Stale):
+                raise error
+        if stale:
+            await self._metadata.revalidate(node)
 
-    async def _block(self, node: Node, version: int, block_no: int, window: int) -> bytes:
-        for _ in range(3):
+    async def _is_here(self, node: Node) -> bool:
+        """Whether the beginning is; from disk it is fetched."""
+        if self._held(node, 0, 1) is not None:
+            return True
+        await self._disk.look(node, 0, 1)
+        if node.validator is None or not self._disk.has(node, 0):
+            return False
+        await self._load(node, 0, BLOCK_SIZE).over_with()
+        return self._held(node, 0, 1) is not None
+
+    async def _have(self, node: Node, stop: int) -> VfsError | None:
+        """Fetch a file's beginning, and with it its version; return what went wrong."""
+        rng = self._ranges.covering(node, 0) or self._ranges.start(node, 0, stop)
+        await rng.wait(stop)
+        return rng.error
+
+    def beginning(self, node: Node) -> Bytes:
+        """What is here of the file's first bytes, perhaps all of it, perhaps nothing."""
+        return self._held(node, 0, node.size) or b""
+
+    def opened(self, node: Node) -> None:
+        """A program is about to read a file: it may want its siblings next."""
+        self._small.opened(node)
+
+    def closed(self, node: Node) -> None:
+        """The last handle is gone: what nobody waits for need not come."""
+        self._ranges.forget(node)
+
+    # --- pieces --------------------------------------------------------------------------------
+
+    async def _piece(self, node: Node, version: int, at: int, stop: int, plan: Plan) -> Bytes:
+        """Bytes from `at` on, as many as lie together; at least one, but past the end."""
+        for _ in range(_TRIES):
             if node.version != version:
                 break
-            key = BlockKey(node.serial, version, block_no)
-            block = self._blocks.get(key)
-            if block is not None:
-                return block
-            fetch = self._in_flight.get(key) or self._start(node, block_no, window)
-            if fetch is None:
-                return b""
-            await wait_behind(fetch.pulse, fetch.done.wait)
-            if fetch.error is not None:
-                raise fetch.error
-            if block_no in fetch.blocks and node.version == version:
-                return fetch.blocks[block_no]
-        raise Stale("the file was replaced on the server; open it again")
+            piece = self._held(node, at, stop)
+            if piece is not None:
+                return piece
+            rng = self._ranges.covering(node, at)
+            if rng is None:
+                await self._disk.look(node, at, stop)
+                rng = self._ranges.covering(node, at) or self._start(node, at, stop, plan)
+            await rng.wait(min(stop, at // BLOCK_SIZE * BLOCK_SIZE + BLOCK_SIZE))
+            if node.version == version and (piece := rng.piece(at, stop)):
+                return piece
+            if rng.error is not None:
+                raise rng.error
+        else:
+            raise RemoteUnavailable("what was fetched did not stay in memory until it was read")
+        raise Stale(_REPLACED)
 
-    def _start(self, node: Node, first: int, window: int) -> _Fetch | None:
-        """Ask for up to `window` blocks from `first` on, as far as they are missing; None if none is."""
-        count, end = 0, -(-node.size // BLOCK_SIZE)
-        while count < window and first + count < end:
-            key = BlockKey(node.serial, node.version, first + count)
-            if key in self._in_flight or self._blocks.get(key) is not None:
-                break
-            count += 1
-        if not count:
-            return None
-        fetch = _Fetch(first, count)
-        for no in range(first, first + count):
-            self._in_flight[BlockKey(node.serial, node.version, no)] = fetch
-        self._nursery.start_soon(self._run, node, node.version, fetch)
-        return fetch
+    def _held(self, node: Node, at: int, stop: int) -> Bytes | None:
+        block_no, inside = divmod(at, BLOCK_SIZE)
+        block = self._blocks.get(BlockKey(node.serial, node.version, block_no))
+        if block is not None:
+            return memoryview(block)[inside : inside + stop - at]
+        page_no, inside = divmod(at, PAGE)
+        page = self._blocks.get(page_key(node.serial, node.version, page_no))
+        return None if page is None else memoryview(page)[inside : inside + stop - at]
 
-    async def _run(self, node: Node, version: int, fetch: _Fetch) -> None:
+    # --- what to ask for -----------------------------------------------------------------------
+
+    def _start(self, node: Node, at: int, stop: int, plan: Plan) -> Range:
+        """Ask for a missing byte, and with it for what else the plan says."""
+        if self._disk.has(node, at):
+            return self._load(node, at, max(plan.stop, stop))
+        unit = BLOCK_SIZE if plan.streaming else PAGE
+        begin, end = at // unit * unit, max(plan.stop, stop)
+        end = min(self._first_held(node, at, end, unit), self._ranges.next_start(node, at + 1, end))
+        if not self._blocks.has_room(end - begin):
+            begin, end = at // PAGE * PAGE, min(-(-stop // PAGE) * PAGE, end)
+        begin = max(begin, self._end_before(node, begin, at))
+        return self._ranges.start(node, begin, min(end, node.size))
+
+    def _load(self, node: Node, at: int, end: int) -> Range:
+        """Have the blocks that are on disk from this one on."""
+        begin = at // BLOCK_SIZE * BLOCK_SIZE
+        stop = begin + BLOCK_SIZE
+        while stop < end and self._disk.has(node, stop) and not self._is_on_its_way(node, stop):
+            stop += BLOCK_SIZE
+        return self._ranges.start(node, begin, min(stop, node.size), from_disk=True)
+
+    def _is_on_its_way(self, node: Node, at: int) -> bool:
+        return self._is_held(node, at, BLOCK_SIZE) or self._ranges.covering(node, at) is not None
+
+    def _first_held(self, node: Node, at: int, end: int, unit: int) -> int:
+        """Where the first block, or page, that is here begins behind the one of `at`."""
+        for no in range(at // unit + 1, -(-end // unit)):
+            if self._is_held(node, no * unit, unit) or self._disk.has(node, no * unit):
+                return no * unit
+        return end
+
+    def _is_held(self, node: Node, at: int, unit: int) -> bool:
+        if BlockKey(node.serial, node.version, at // BLOCK_SIZE) in self._blocks:
+            return True
+        return unit == PAGE and page_key(node.serial, node.version, at // PAGE) in self._blocks
+
+    def _end_before(self, node: Node, begin: int, at: int) -> int:
+        """The end of what is on its way of a block up to `at`, so that nothing comes twice."""
+        rng = self._ranges.covering(node, begin) if begin < at else None
+        return min(rng.stop // PAGE * PAGE, at // PAGE * PAGE) if rng is not None else begin
+
+    async def _look_ahead(self, node: Node, version: int, begin: int, end: int) -> None:
         try:
-            await self._fetch(node, version, fetch)
-        except VfsError as e:
-            fetch.error = e
-            event(_log, logging.DEBUG, "read.failed", ino=node.ino, block=fetch.first, error=type(e).__name__)
+            await self._disk.look(node, begin, end)
+            if node.version == version and node.was is None and node.opens:
+                self._start_ahead(node, begin, end)
+        except VfsError:
+            pass  # it has no name any more: whoever reads it is told
         except Exception:
-            # A bug here must fail this read, not the mount.
+            # A bug here must not end the mount.
             _log.exception("read.bug ino=%d", node.ino)
-            fetch.error = ProtocolError("reading failed unexpectedly; see the log")
-        finally:
-            for no in range(fetch.first, fetch.first + fetch.count):
-                self._in_flight.pop(BlockKey(node.serial, version, no), None)
-            fetch.done.set()
 
-    async def _fetch(self, node: Node, version: int, fetch: _Fetch) -> None:
-        asked_at, known = trio.current_time(), node.validator
-        await self._gate.settled(node)
-        if node.version != version:
-            return  # changed since it was asked for, perhaps cut shorter than where we would begin
-        path = remote_path(node)
-        start = fetch.first * BLOCK_SIZE
-        try:
-            reply = await self._transfers.read_range(
-                folder_of(node),
-                path,
-                start,
-                min(fetch.count * BLOCK_SIZE, node.size - start),
-                validator=known,
-                on_progress=fetch.pulse.beat,
-            )
-        except NotFound as e:
-            self._metadata.vanished(node, path)
-            raise Stale("the file was removed on the server") from e
-        except (Stale, RangeOutside) as e:
-            await self._metadata.revalidate(node)
-            raise Stale("the file was replaced on the server; open it again") from e
-        self._metadata.confirm(node, reply.validator, asked_at)
-        if len(reply.data) > CHECKED_ABOVE:
-            try:
-                await self._metadata.revalidate(node)
-            except NotFound as e:
-                raise Stale("the file was removed on the server") from e
-        if node.was is not None or node.validator != reply.validator or node.staged is not None:
-            # Replaced, or a newer answer came first, or content of our own: whoever waits asks again.
-            # While there is local content the validator still names what it was made from.
-            return
-        for no in range(fetch.first, fetch.first + fetch.count):
-            block = reply.data[(no - fetch.first) * BLOCK_SIZE :][:BLOCK_SIZE]
-            self._blocks.put(BlockKey(node.serial, node.version, no), block)
-            fetch.blocks[no] = block
+    def _start_ahead(self, node: Node, begin: int, end: int) -> None:
+        unit = BLOCK_SIZE if begin % BLOCK_SIZE == 0 else PAGE
+        at = begin
+        while at < end:
+            if self._is_held(node, at, unit):
+                at += unit
+            elif (rng := self._ranges.covering(node, at)) is not None:
+                at = -(-rng.stop // unit) * unit
+            elif self._disk.has(node, at):
+                at = -(-self._load(node, at, end).stop // unit) * unit
+            else:
+                stop = min(self._first_held(node, at, end, unit), self._ranges.next_start(node, at, end))
+                if not self._blocks.has_room(stop - at):
+                    return
+                self._ranges.start(node, at, min(stop, node.size))
+                at = stop
+
+    def _cap(self) -> int:
+        """Bytes that one handle may have ahead of its readers: half of the memory, shared by the files
+        that are being read."""
+        return self._blocks.limit // 2 // max(1, self._ranges.files)

@@ -26,7 +26,7 @@ from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.paths import PathGate, conflict_name, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy, without_set_id
-from vfsmount.vfs.reader import CHECKED_ABOVE
+from vfsmount.vfs.ranges import IN_ONE_PIECE
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.room import Room
 from vfsmount.vfs.staged import StagedFile, staged_of
@@ -268,9 +268,11 @@ class Writer:
         await self._check(node, staged, content)
 
     async def _check(self, node: Node, staged: StagedFile, content: Content) -> None:
-        """A file rewritten in place while it was sent mixes two versions under one validator."""
+        """A file rewritten in place while it was sent mixes two versions under one validator, and one that
+        was replaced may come under the old one."""
         same = True
-        if content.unchecked.total > CHECKED_ABOVE and staged.base is not None:
+        trusted = IN_ONE_PIECE if self._transfers.tells_what_it_sends else 0
+        if content.unchecked.total > trusted and staged.base is not None:
             try:
                 found = await self._transfers.revalidate(folder_of(node), remote_path(node), staged.base)
                 same = found is None
