@@ -181,7 +181,11 @@ def test_config_show_shows_what_there_is_and_then_what_is_wrong(run: Run) -> Non
         (errors.RemoteUnavailable, 4),
         (errors.DeadlineExceeded, 4),
         (errors.MountError, 5),
-        (errors.NotFound, 1),
+        (errors.NotFound, 7),
+        (errors.PermissionDenied, 8),
+        (errors.AlreadyExists, 9),
+        (errors.QuotaExceeded, 10),
+        (errors.InvalidRequest, 1),
         (errors.RateLimited, 1),
     ],
 )

@@ -70,7 +70,7 @@ def test_progress_is_told_in_lines_where_nobody_watches(
     mounted(HALF, {"done": True, **WHOLE})
     assert main(["warmup", str(tmp_path / "mnt"), "--state-dir", str(tmp_path)]) == 0
     line = capsys.readouterr().err.splitlines()[0]
-    assert line.startswith("vfsmount: 1 of 2 files, 10 bytes of 2.9 KiB, ") and line.endswith(" s left")
+    assert line.startswith("vfsmount: 1 of 2 files, 10 B of 2.9 KiB, ") and line.endswith(" s left")
 
 
 def test_pin_asks_for_more_than_warmup(mounted: Say, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_list_of_pins(mounted: Say, tmp_path: Path, capsys: pytest.CaptureFixtur
     )
     assert main(["pin", "--list", "--state-dir", str(tmp_path)]) == 0
     assert asked == [{"op": "pins"}]
-    assert capsys.readouterr().out == f"{tmp_path}/mnt/data/a  5 bytes\n{tmp_path}/mnt/data/b\\n  3.0 MiB\n"
+    assert capsys.readouterr().out == f"{tmp_path}/mnt/data/a  5 B\n{tmp_path}/mnt/data/b\\n  3.0 MiB\n"
 
 
 def test_unpin_says_how_many(mounted: Say, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,30 +6,13 @@ pyfuse3. `main` is the one place that turns errors into exit codes.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
 import click
 
 from vfsmount import __version__
+from vfsmount.cli.commands import CHAPTERS, COMMANDS, load, vfolder
 from vfsmount.cli.exit_codes import exit_code
-
-# name → (module that holds the command under its own name, one line for --help)
-COMMANDS = {
-    "mount": ("vfsmount.cli.mount", "Mount every accessible vfolder (the default command)."),
-    "umount": ("vfsmount.cli.umount", "Unmount and wait until everything is on the server."),
-    "status": ("vfsmount.cli.status", "Show what is not on the server yet, errors and conflicts."),
-    "wait": ("vfsmount.cli.wait", "Wait until what was written is on the server."),
-    "refresh": ("vfsmount.cli.refresh", "Believe nothing that was learnt before now of what is mounted."),
-    "warmup": ("vfsmount.cli.warmup", "Fetch files into the cache on disk before they are read."),
-    "pin": ("vfsmount.cli.pin", "Fetch files and keep them on disk, also for when the server is away."),
-    "unpin": ("vfsmount.cli.unpin", "Let pinned files go when the cache needs their room."),
-    "cache": ("vfsmount.cli.cache", "Look at, empty or check what is kept on disk of what was read."),
-    "login": ("vfsmount.cli.login", "Log in through a webserver (session mode)."),
-    "logout": ("vfsmount.cli.logout", "Forget the session-mode login."),
-    "config": ("vfsmount.cli.config_cmd", "Show the settings in force, secrets masked."),
-    "serve": ("vfsmount.cli.serve", "Run the embedded Backend.AI-compatible server."),
-}
 
 
 class DefaultGroup(click.Group):
@@ -39,22 +22,20 @@ class DefaultGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
-        command = module.command
-        assert isinstance(command, click.Command)
-        return command
+        if cmd_name == "vfolder":
+            return vfolder
+        return load(cmd_name) if cmd_name in COMMANDS else None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        own = {"-h", "--help", "--version"}
+        own = {"-h", "--help", "--version", "vfolder"}
         if args and args[0] not in COMMANDS and args[0] not in own:
             args = ["mount", *args]
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        for chapter, commands in CHAPTERS.items():
+            with formatter.section(chapter):
+                formatter.write_dl([(name, line) for name, (_, line) in commands.items()])
 
 
 @click.group(

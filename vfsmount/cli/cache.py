@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount import places
+from vfsmount.cli import show
 
 if TYPE_CHECKING:
     from vfsmount.store.blockcache import BlockCache
@@ -94,17 +95,15 @@ def _report(root: Path, cache: BlockCache | None) -> dict[str, Any]:
 
 def _as_lines(report: dict[str, Any]) -> str:
     """The report for people."""
-    from vfsmount.cli.control import printable
-
     limit = _mib(report["limit"]) if report["limit"] else "not known"
     lines = [
-        f"cache directory  {printable(report['cache_dir'])}{'' if report['exists'] else ' (not there)'}",
+        f"cache directory  {show.printable(report['cache_dir'])}{'' if report['exists'] else ' (not there)'}",
         f"in it            {_mib(report['bytes'])} of {_plural(report['files'], 'file')}",
         f"limit            {limit}",
     ]
     if report["pinned"]:
         lines.append(f"pinned           {_mib(report['pinned_bytes'])} here, of:")
-        lines += [f"  {pin['folder']}/{printable(pin['path'])}" for pin in report["pinned"]]
+        lines += [f"  {pin['folder']}/{show.printable(pin['path'])}" for pin in report["pinned"]]
     return "\n".join(lines)
 
 

@@ -84,8 +84,3 @@ def ask(record: MountRecord, request: Answer, deadline: float | None = None) -> 
             raise MountError(f"the mount on {record.mountpoint} has fallen silent") from None
         except (OSError, ValueError) as e:  # ValueError: half a line, or none
             raise MountError(f"the mount on {record.mountpoint} ended in the middle of its answer") from e
-
-
-def printable(text: str) -> str:
-    """Names and reasons come from servers and programs: nothing in them is to steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -11,12 +11,27 @@ AUTH = 3  # wrong key, expired login, clock off
 UNREACHABLE = 4  # wrong host, server down, no usable reply in time
 MOUNT = 5  # the mountpoint cannot be used, or FUSE is missing
 UNSENT = 6  # unmounted, but some data is not on the server
+NOT_FOUND = 7  # no such folder, file, invitation or dotfile
+DENIED = 8  # the server refuses this user this operation, or what is named is read-only
+CONFLICT = 9  # the name is taken, the directory not empty, or somebody else was faster
+QUOTA = 10  # no room: the server's quota, or a disk here
+INTERRUPTED = 130  # Ctrl-C
 
 _BY_CLASS: tuple[tuple[type[errors.VfsError], int], ...] = (
     (errors.ConfigError, USAGE),
     (errors.AuthFailed, AUTH),
     (errors.RemoteUnavailable, UNREACHABLE),
     (errors.MountError, MOUNT),
+    (errors.NotFound, NOT_FOUND),
+    (errors.PermissionDenied, DENIED),
+    (errors.ReadOnly, DENIED),
+    (errors.AlreadyExists, CONFLICT),
+    (errors.NotEmpty, CONFLICT),
+    (errors.Conflict, CONFLICT),
+    (errors.Stale, CONFLICT),
+    (errors.Ambiguous, CONFLICT),
+    (errors.QuotaExceeded, QUOTA),
+    (errors.NoSpace, QUOTA),
     (errors.VfsError, FAILED),
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from vfsmount import places
+from vfsmount.cli import show
 from vfsmount.errors import MountError
 
 
@@ -37,8 +38,8 @@ def command(
 def _list(paths: tuple[str, ...], as_json: bool, state_dir: Path | None) -> int:
     import json
 
-    from vfsmount.cli.control import ask, live_mounts, printable
-    from vfsmount.cli.warmup import by_mount, size
+    from vfsmount.cli.control import ask, live_mounts
+    from vfsmount.cli.warmup import by_mount
 
     state = (state_dir or places.state_dir()).absolute()
     records = [record for record, _ in by_mount(paths, state_dir)] if paths else live_mounts(state)
@@ -51,5 +52,5 @@ def _list(paths: tuple[str, ...], as_json: bool, state_dir: Path | None) -> int:
             for pin in answer["pins"]:
                 path = os.path.join(record.mountpoint, pin["name"])
                 shown = json.dumps({"path": path, "size": pin["size"]})
-                click.echo(shown if as_json else f"{printable(path)}  {size(pin['size'])}")
+                click.echo(shown if as_json else f"{show.printable(path)}  {show.size(pin['size'])}")
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount import places
+from vfsmount.cli import show
 from vfsmount.cli.exit_codes import FAILED, MOUNT, OK, UNSENT
 from vfsmount.errors import LocalIOError, MountError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # entries of each list, for people
 _ANSWER_S = 10.0
-_WIDE = 10_000  # columns where no terminal is: a name cut in two is of no use to grep
 
 
 @click.command("status")
@@ -116,17 +116,15 @@ def _answer_of(record: MountRecord, limit: int) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any], state: Path) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = _WIDE
+    console = show.stdout_console()
     if not report["mounts"]:
         console.print("nothing is mounted")
     for answer in report["mounts"]:
         _show_mount(console, answer)
     for mountpoint in report["dead_mounts"]:
-        console.print(_plain(f"{mountpoint}: the process of this mount has died; mount again to go on"))
+        console.print(
+            show.printable(f"{mountpoint}: the process of this mount has died; mount again to go on")
+        )
     _show_left(console, report["left_behind"], state)
     if report["unsent_dir_files"]:
         console.print(
@@ -154,16 +152,18 @@ def _show_left(console: Console, left: dict[str, Any], state: Path) -> None:
 
 def _show_mount(console: Console, a: dict[str, Any]) -> None:
     if "error" in a:
-        console.print(_plain(f"{a['mountpoint']} (process {a['pid']}): {a['error']}"))
+        console.print(show.printable(f"{a['mountpoint']} (process {a['pid']}): {a['error']}"))
         return
     ending = ", unmounted and sending what is left" if a["draining"] else ""
-    console.print(_plain(f"{a['mountpoint']} (process {a['pid']}, up {_time(a['uptime_s'])}{ending})"))
+    console.print(
+        show.printable(f"{a['mountpoint']} (process {a['pid']}, up {show.duration(a['uptime_s'])}{ending})")
+    )
     if not a["unsent_files"] and not a["removals_pending"]:
         console.print("  everything is on the server")
     if a["unsent_files"]:
         console.print(
-            f"  {_files(a['unsent_files'])} not on the server yet, {_size(a['unsent_bytes'])}, "
-            f"oldest {_time(a['oldest_s'])}"
+            f"  {_files(a['unsent_files'])} not on the server yet, {show.size(a['unsent_bytes'])}, "
+            f"oldest {show.duration(a['oldest_s'])}"
         )
         _table(
             console,
@@ -176,14 +176,14 @@ def _show_mount(console: Console, a: dict[str, Any]) -> None:
         console.print(f"  {a['removals_pending']} names removed here are on their way out of the server")
     for c in a["conflicts"]:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(c["at"]))
-        console.print(_plain(f"  conflict {at}: {c['path']} kept as {c['kept_as']}"))
+        console.print(show.printable(f"  conflict {at}: {c['path']} kept as {c['kept_as']}"))
     for name in a["partial"]:
-        console.print(_plain(f"  the server's listing of {name} may be cut"))
+        console.print(show.printable(f"  the server's listing of {name} may be cut"))
     if a["local_only"]:
         console.print(f"  {a['local_only']} links, FIFOs and sockets exist on this machine only")
-    limit = f" of {_size(a['staging_limit'])}" if a["staging_limit"] else ""
+    limit = f" of {show.size(a['staging_limit'])}" if a["staging_limit"] else ""
     calls = "" if a["calls_left"] is None else f"; {a['calls_left']} manager calls left"
-    console.print(f"  {_size(a['staging_used'])}{limit} kept here for sending{calls}")
+    console.print(f"  {show.size(a['staging_used'])}{limit} kept here for sending{calls}")
 
 
 def _table(
@@ -192,12 +192,12 @@ def _table(
     from rich.table import Table
     from rich.text import Text
 
-    shown = {"size": _size, "age_s": _time}
+    shown = {"size": show.size, "age_s": show.duration}
     table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 2))
     for column in table.columns:
         column.overflow = "fold"  # a name that is cut off is of no use
     for row in rows:
-        table.add_row(*(Text(_plain(str(shown.get(key, str)(row[key])))) for key in keys))
+        table.add_row(*(Text(show.printable(str(shown.get(key, str)(row[key])))) for key in keys))
     console.print(table)
 
 
@@ -206,27 +206,5 @@ def _rest(console: Console, count: int, shown: list[Any]) -> None:
         console.print(f"  and {count - len(shown)} more; --json lists up to 1000")
 
 
-def _plain(text: str) -> str:
-    from vfsmount.cli.control import printable
-
-    return printable(text)
-
-
 def _files(count: int, what: str = "file") -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h"

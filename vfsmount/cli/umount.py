@@ -7,6 +7,7 @@ import time
 import click
 
 from vfsmount import places
+from vfsmount.cli import show
 from vfsmount.cli.exit_codes import OK, UNSENT
 from vfsmount.errors import MountError
 
@@ -31,7 +32,6 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
     """
     from pathlib import Path
 
-    from vfsmount.cli.control import printable
     from vfsmount.fuse.device import unmount
     from vfsmount.fuse.mountpoint import FS_TYPE, answer, mounted_type, real_path
     from vfsmount.store.mounts import MountRecords, is_alive
@@ -56,7 +56,10 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
     if record is None or not record.unsent:
         return OK
     for name, kept_at in record.unsent[:_NAMED]:
-        click.echo(f"vfsmount: not on the server: {printable(name)}; kept in {printable(kept_at)}", err=True)
+        click.echo(
+            f"vfsmount: not on the server: {show.printable(name)}; kept in {show.printable(kept_at)}",
+            err=True,
+        )
     if len(record.unsent) > _NAMED:
         more = len(record.unsent) - _NAMED
         click.echo(f"vfsmount: and {more} more; 'vfsmount status' names them", err=True)

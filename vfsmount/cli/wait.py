@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount import places
+from vfsmount.cli import show
 from vfsmount.cli.exit_codes import OK, UNSENT
 from vfsmount.errors import MountError
 
@@ -80,16 +81,16 @@ class _Barrier:
                 yield None
         except TimeoutError:
             left = "it has not answered" if self.left is None else f"{_left(*self.left)} not on the server"
-            _say(f"{self.record.mountpoint}: time is up: {left}")
+            show.say(f"{self.record.mountpoint}: time is up: {left}")
             yield UNSENT
 
     def _failed(self, failed: list[dict[str, Any]], files: int) -> int:
         mountpoint = self.record.mountpoint
         for f in failed:
-            _say(f"not on the server: {os.path.join(mountpoint, f['name']).rstrip('/')} ({f['reason']})")
+            show.say(f"not on the server: {os.path.join(mountpoint, f['name']).rstrip('/')} ({f['reason']})")
         if not failed:
             left = "1 file" if files == 1 else f"{files} files"
-            _say(f"the mount on {mountpoint} ended with {left} unsent; the next one goes on with them")
+            show.say(f"the mount on {mountpoint} ended with {left} unsent; the next one goes on with them")
         return UNSENT
 
 
@@ -97,7 +98,7 @@ def _wait_for(barriers: list[_Barrier], deadline: float | None) -> int:
     """Ask all mounts, then listen to them by turns: each says something twice a second."""
     codes, error = [OK], None
     with ExitStack() as stack:
-        show = _Bar(stack)
+        bar = _Bar(stack)
         running = [(b, b.run(deadline)) for b in barriers]
         while running:
             for barrier, news in list(running):
@@ -108,7 +109,7 @@ def _wait_for(barriers: list[_Barrier], deadline: float | None) -> int:
                 if code is not None:
                     codes.append(code)
                     running.remove((barrier, news))
-            show.left([b.left for b, _ in running if b.left is not None])
+            bar.left([b.left for b, _ in running if b.left is not None])
     if error is not None:
         raise error
     return max(codes)
@@ -151,14 +152,14 @@ def _wait_in_band(path: str, deadline: float | None) -> int:
         number = child.wait(left_s)
     except subprocess.TimeoutExpired:
         child.kill()
-        _say(f"{path}: time is up; it is not on the server")
+        show.say(f"{path}: time is up; it is not on the server")
         return UNSENT
     if number in _NO_ANSWER:
         raise MountError(f"the mount that {path} is on has died; mount again to send what is left")
     if number == errno.ENOENT:
         raise MountError(f"{path} does not exist")
     if number:
-        _say(f"not on the server: {path} ({os.strerror(number)})")
+        show.say(f"not on the server: {path} ({os.strerror(number)})")
     return UNSENT if number else OK
 
 
@@ -168,17 +169,11 @@ def _left_behind(state: Path) -> int:
     left = leftovers(state)
     if not left.unsent and not left.removals:
         return OK
-    _say(
+    show.say(
         f"{len(left.unsent)} files and {left.removals} removals of mounts that ended are not on the server; "
         "mount again to send them, 'vfsmount status' names them"
     )
     return UNSENT
-
-
-def _say(sentence: str) -> None:
-    from vfsmount.cli.control import printable
-
-    click.echo(f"vfsmount: {printable(sentence)}", err=True)
 
 
 def _left(files: int, size: int) -> str:

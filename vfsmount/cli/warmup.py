@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount import places
+from vfsmount.cli import show
 from vfsmount.cli.exit_codes import FAILED, OK, UNREACHABLE
 from vfsmount.errors import MountError
 
@@ -73,14 +73,14 @@ def _bring(record: MountRecord, request: dict[str, Any], as_json: bool) -> int:
 
     last: dict[str, Any] = {}
     with ExitStack() as stack:
-        show = None if as_json else _Progress(stack)
+        progress = None if as_json else _Progress(stack)
         for answer in ask(record, request):
             if as_json:
                 click.echo(json.dumps({"mountpoint": record.mountpoint, **answer}))
-            elif show is not None and "warning" in answer:
-                show.say(f"{record.mountpoint}: {answer['warning']}")
-            if show is not None and "files" in answer:
-                show.now(answer)
+            elif progress is not None and "warning" in answer:
+                progress.say(f"{record.mountpoint}: {answer['warning']}")
+            if progress is not None and "files" in answer:
+                progress.now(answer)
             last = answer
             if "done" in answer or "failed" in answer:
                 break
@@ -94,13 +94,15 @@ def _bring(record: MountRecord, request: dict[str, Any], as_json: bool) -> int:
 def _summarize(record: MountRecord, last: dict[str, Any]) -> None:
     failed, count = last.get("failed", []), last.get("failed_files", 0)
     for f in failed[:_NAMED]:
-        _say(f"not in the cache: {os.path.join(record.mountpoint, f['name']).rstrip('/')} ({f['reason']})")
+        show.say(
+            f"not in the cache: {os.path.join(record.mountpoint, f['name']).rstrip('/')} ({f['reason']})"
+        )
     if count > _NAMED:
-        _say(f"and {count - min(_NAMED, len(failed))} more")
+        show.say(f"and {count - min(_NAMED, len(failed))} more")
     whole = "" if last.get("done") else f", {count} failed"
     click.echo(
         f"{last['files_total']} {'file' if last['files_total'] == 1 else 'files'}, "
-        f"{size(last['bytes_total'])}{whole}; {size(last['fetched'])} fetched"
+        f"{show.size(last['bytes_total'])}{whole}; {show.size(last['fetched'])} fetched"
     )
 
 
@@ -133,12 +135,12 @@ class _Progress:
 
     def say(self, sentence: str) -> None:
         """Above the bar."""
-        from vfsmount.cli.control import printable
-
         if self._is_bar:
-            self._progress.console.print(f"vfsmount: {printable(sentence)}", markup=False, highlight=False)
+            self._progress.console.print(
+                f"vfsmount: {show.printable(sentence)}", markup=False, highlight=False
+            )
         else:
-            _say(sentence)
+            show.say(sentence)
 
     def now(self, answer: dict[str, Any]) -> None:
         """Show how far it is."""
@@ -151,20 +153,4 @@ class _Progress:
         self._said_at = now
         rate = done / (now - self._since)
         left = f", {(total - done) / rate:.0f} s left" if rate else ""
-        _say(f"{files}, {size(done)} of {size(total)}, {size(rate)}/s{left}")
-
-
-def size(count: float) -> str:
-    """Bytes as people read them."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
-
-
-def _say(sentence: str) -> None:
-    from vfsmount.cli.control import printable
-
-    click.echo(f"vfsmount: {printable(sentence)}", err=True)
-    sys.stderr.flush()
+        show.say(f"{files}, {show.size(done)} of {show.size(total)}, {show.size(rate)}/s{left}")

@@ -1,0 +1,65 @@
+"""Which commands there are. Each is loaded when it is called.
+
+``vfsmount vfolder COMMAND`` is the same as ``vfsmount COMMAND`` for those that the official client has
+in its group of that name, so that fingers trained on it keep working.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+# name → (module that holds the command under the name `command`, one line for --help), by chapter
+CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
+    "Mounts": {
+        "mount": ("vfsmount.cli.mount", "Mount every accessible vfolder (the default command)."),
+        "umount": ("vfsmount.cli.umount", "Unmount and wait until everything is on the server."),
+        "status": ("vfsmount.cli.status", "Show what is not on the server yet, errors and conflicts."),
+        "wait": ("vfsmount.cli.wait", "Wait until what was written is on the server."),
+        "refresh": ("vfsmount.cli.refresh", "Believe nothing that was learnt before now of what is mounted."),
+        "warmup": ("vfsmount.cli.warmup", "Fetch files into the cache on disk before they are read."),
+        "pin": ("vfsmount.cli.pin", "Fetch files and keep them on disk, also for when the server is away."),
+        "unpin": ("vfsmount.cli.unpin", "Let pinned files go when the cache needs their room."),
+        "cache": ("vfsmount.cli.cache", "Look at, empty or check what is kept on disk of what was read."),
+    },
+    "Folders": {
+        "list": ("vfsmount.cli.folders.listing", "List the vfolders you may access."),
+    },
+    "Settings and servers": {
+        "login": ("vfsmount.cli.login", "Log in through a webserver (session mode)."),
+        "logout": ("vfsmount.cli.logout", "Forget the session-mode login."),
+        "config": ("vfsmount.cli.config_cmd", "Show the settings in force, secrets masked."),
+        "serve": ("vfsmount.cli.serve", "Run the embedded Backend.AI-compatible server."),
+    },
+}
+# Of the official client's `backend.ai vfolder`; other spellings it knows → our name.
+VFOLDER = {"list": "list"}
+
+COMMANDS = {name: entry for chapter in CHAPTERS.values() for name, entry in chapter.items()}
+
+
+def load(name: str) -> click.Command:
+    """The command of that name."""
+    command = importlib.import_module(COMMANDS[name][0]).command
+    assert isinstance(command, click.Command)
+    return command
+
+
+class Vfolder(click.Group):
+    """The official client's group of commands about folders."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VFOLDER)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return load(VFOLDER[cmd_name]) if cmd_name in VFOLDER else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[own][1]) for name, own in VFOLDER.items()])
+
+
+@click.command("vfolder", cls=Vfolder)
+def vfolder() -> None:
+    """The folder commands under the name that the official client gives them."""
