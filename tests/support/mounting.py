@@ -101,6 +101,11 @@ class Mounted:
         """The end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
+    def refused(self) -> list[str]:
+        """The last lines of the log that tell of a failed request."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return [line for line in lines if " request.failed " in line or " read.failed " in line][-60:]
+
     def warnings(self) -> list[str]:
         """Lines of the log at WARNING and above."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
