@@ -6,7 +6,7 @@ be what a listing said, except for what we changed after it was asked for and fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -31,6 +31,13 @@ class Fetch:
     listing: Listing
     changed: set[str]
     expired: bool = False
+    merge: dircache.Merge | None = None
+    updated: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """What it shows."""
+        return [e.name.decode() for e in self.listing.entries if e.name != HIDDEN]
 
 
 class Directory(RuleBasedStateMachine):
@@ -75,37 +82,57 @@ class Directory(RuleBasedStateMachine):
         entries.append(RemoteEntry(HIDDEN, Kind.DIRECTORY, 0, 0o755, 0, 0))
         self.fetches.append(Fetch(ticket, Listing(tuple(entries), len(entries) + cut, cut), set()))
 
+    @rule(index=st.integers(0, 2), count=st.integers(1, 3))
+    @precondition(lambda self: self.fetches)
+    def arrive_in_part(self, index: int, count: int) -> None:
+        self.take(self.fetches[index % len(self.fetches)], count)
+
     @rule(index=st.integers(0, 2))
     @precondition(lambda self: self.fetches)
     def arrive(self, index: int) -> None:
-        fetch = self.fetches.pop(index % len(self.fetches))
-        updated: dict[bytes, Kind] = {}
-
-        def update(node: Node, entry: RemoteEntry) -> None:
-            assert node.kind is entry.kind or node.staged is not None
-            updated[entry.name] = entry.kind
-
-        dircache.merge(
-            self.inodes,
-            self.dir,
-            fetch.ticket,
-            fetch.listing,
-            update,
-            lambda name: name == HIDDEN,
-            lambda node: node.staged is not None,
-        )
-        listed = {e.name.decode(): e.kind for e in fetch.listing.entries if e.name != HIDDEN}
-        ours = fetch.changed | self.unsent
-        for name, kind in listed.items():
-            if name not in ours:
-                self.shown[name] = kind
+        fetch = self.fetches[index % len(self.fetches)]
+        self.take(fetch, None)
+        self.fetches.remove(fetch)
+        self.merge_of(fetch).finish()
         if not fetch.listing.cut:
-            for name in set(self.shown) - set(listed) - ours:
+            for name in set(self.shown) - set(fetch.names) - fetch.changed - self.unsent:
                 del self.shown[name]
-        assert {n.decode() for n in updated} <= set(listed) - fetch.changed
         self.cut = fetch.listing.cut
         if not fetch.expired:
             self.believed_since = max(self.believed_since or 0.0, fetch.ticket.asked_at)
+
+    def merge_of(self, fetch: Fetch) -> dircache.Merge:
+        def update(node: Node, entry: RemoteEntry) -> None:
+            assert node.kind is entry.kind or node.staged is not None
+            assert entry.name.decode() not in fetch.changed and entry.name != HIDDEN
+            fetch.updated.append(entry.name.decode())
+
+        if fetch.merge is None:
+            fetch.merge = dircache.Merge(
+                self.inodes,
+                self.dir,
+                fetch.ticket,
+                fetch.listing,
+                update,
+                lambda name: name == HIDDEN,
+                lambda node: node.staged is not None,
+            )
+        return fetch.merge
+
+    def take(self, fetch: Fetch, count: int | None) -> None:
+        merge = self.merge_of(fetch)
+        assert [n.decode() for n in merge.names] == fetch.names
+        begin, fetch.updated = merge.taken, []
+        more = merge.take(count)
+        taken = fetch.listing.entries[begin : merge.taken]
+        assert merge.named == sum(e.name != HIDDEN for e in fetch.listing.entries[: merge.taken])
+        assert more == (merge.taken < len(fetch.listing.entries))
+        assert len(taken) == (len(fetch.listing.entries) - begin if not more else count)
+        for entry in taken:
+            name = entry.name.decode()
+            if entry.name != HIDDEN and name not in fetch.changed | self.unsent:
+                self.shown[name] = entry.kind
+                assert name in fetch.updated
 
     @rule(index=st.integers(0, 2))
     @precondition(lambda self: self.fetches)

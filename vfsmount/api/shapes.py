@@ -11,7 +11,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
@@ -20,7 +20,6 @@ from vfsmount.errors import ProtocolError
 from vfsmount.values import NAME_MAX, Folder, HostUsage, Kind, Listing, RemoteEntry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _KINDS = {"FILE": Kind.FILE, "DIRECTORY": Kind.DIRECTORY, "SYMLINK": Kind.SYMLINK}
 _DEFAULT_MODE = {Kind.FILE: 0o644, Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
 _USUAL = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK))
@@ -38,6 +37,17 @@ class Item(msgspec.Struct):
     mode: Loose = None
     created: Loose = None
     modified: Loose = None
+
+
+class UsualItem(msgspec.Struct, gc=False):
+    """As `Item`, as both generations really send it; a listing of nothing else is read at once."""
+
+    name: str
+    type: str
+    size: int
+    mode: int | str
+    created: str
+    modified: str
 
 
 class FolderItem(msgspec.Struct):
@@ -84,18 +94,35 @@ def listing(reply: object) -> Listing:
     if not isinstance(items, list):
         raise ProtocolError("a listing without items")
     entries: dict[bytes, RemoteEntry] = {}
-    for raw in items:
-        entry = _entry(raw)
+    modes: set[object] = set()
+    for item in _usual_items(items) or map(_item, items):
+        entry = _entry(item) if item is not None else None
+        if item is not None:
+            modes.add(item.mode)
         if entry is not None:
             entries.setdefault(entry.name, entry)
     # A directory with names we cannot show must never pass for empty: removing it removes them too.
-    cut, special = len(entries) < len(items), any(map(_is_special, items))
+    cut, special = len(entries) < len(items), any(map(_is_special, modes))
     return Listing(tuple(entries.values()), len(items), cut, special)
 
 
-def _is_special(raw: object) -> bool:
-    """Whether 26.x says that a listed entry is neither a file nor a directory nor a link."""
-    mode = raw.get("mode") if isinstance(raw, dict) else None
+def _usual_items(items: list[object]) -> list[UsualItem] | None:
+    """All of them at once, which takes a fifth of the time; None where one is unusual."""
+    try:
+        return msgspec.convert(items, list[UsualItem])
+    except msgspec.ValidationError:
+        return None
+
+
+def _item(raw: object) -> Item | None:
+    try:
+        return msgspec.convert(raw, Item)
+    except msgspec.ValidationError:
+        return None
+
+
+def _is_special(mode: object) -> bool:
+    """Whether 26.x says with it that a listed entry is neither a file nor a directory nor a link."""
     return isinstance(mode, int) and mode > 0o7777 and stat.S_IFMT(mode) not in _USUAL
 
 
@@ -180,7 +207,8 @@ def time_ns(value: object) -> int:
         return 0
     if parsed.tzinfo is None:
         parsed = parsed.replace(tzinfo=UTC)
-    return (parsed - _EPOCH) // _MICROSECOND * 1000
+    since = parsed - _EPOCH
+    return ((since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
 
 def mode_bits(value: object, kind: Kind) -> int:
@@ -233,28 +261,22 @@ def sequence(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-def _entry(raw: object) -> RemoteEntry | None:
+def _entry(item: Item | UsualItem) -> RemoteEntry | None:
     try:
-        item = msgspec.convert(raw, Item)
         name = item.name.encode("utf-8", "surrogateescape")
-    except (msgspec.ValidationError, UnicodeEncodeError):
+    except UnicodeEncodeError:
         return None
-    size = number(item.size)
-    if not _fit_for_a_directory(name) or size is None or not 0 <= size < _INT64:
+    size = item.size if type(item.size) is int else number(item.size)
+    if size is None or not 0 <= size < _INT64 or not _fit_for_a_directory(name):
         return None
     kind = _KINDS.get(item.type, Kind.FILE)
-    return RemoteEntry(
-        name=name,
-        kind=kind,
-        size=size,
-        mode=_mode_bits(item.mode, kind),
-        mtime_ns=time_ns(item.modified),
-        ctime_ns=time_ns(item.created),
-    )
+    mtime_ns = time_ns(item.modified)
+    ctime_ns = mtime_ns if item.created == item.modified else time_ns(item.created)
+    return RemoteEntry(name, kind, size, _mode_bits(item.mode, kind), mtime_ns, ctime_ns)
 
 
 def _fit_for_a_directory(name: bytes) -> bool:
-    return 0 < len(name) <= NAME_MAX and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
+    return 0 < len(name) <= NAME_MAX and b"/" not in name and b"\0" not in name and name not in (b".", b"..")
 
 
 def _usage(info: object) -> HostUsage:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.core.listinglimit import ListingLimit
-from vfsmount.values import Listing, RemoteEntry
+from vfsmount.values import Kind, Listing, RemoteEntry
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ def begin_fetch(directory: Node, now: float) -> Ticket:
 
 
 def abandon_fetch(directory: Node) -> None:
-    """The listing did not arrive. (Call exactly one of this and `merge` per ticket.)"""
+    """The listing did not arrive. (Call exactly one of this and `Merge.finish` per ticket.)"""
     state = state_of(directory)
     state.fetches -= 1
     if not state.fetches:
@@ -117,57 +117,102 @@ def known_empty(directory: Node, now: float) -> None:
 
 
 def changed_since(directory: Node, ticket: Ticket) -> set[bytes]:
-    """Names we changed while the listing was under way. Ask before `merge`, which ends the count."""
+    """Names we changed while the listing was under way. Ask before `Merge.finish`, which ends the count."""
     return {name for name, no in state_of(directory).changed.items() if no > ticket.change_no}
 
 
-def merge(
-    inodes: InodeTable,
-    directory: Node,
-    ticket: Ticket,
-    listing: Listing,
-    update: Callable[[Node, RemoteEntry], None],
-    hidden: Callable[[bytes], bool],
-    keep: Callable[[Node], bool],
-    limit: ListingLimit | None = None,
-) -> list[Node]:
-    """Make the tree say what the listing says, except where we know better.
+class Merge:
+    """Makes the tree say what a listing says, except where we know better; a slice at a time, because
+    100,000 entries take longer than anybody else should wait.
 
-    Args:
+    Attributes:
+        taken: entries that were taken in, hidden ones included.
+        named: so many of `names` were taken in at least.
+    """
+
+    def __init__(
+        self,
+        inodes: InodeTable,
+        directory: Node,
+        ticket: Ticket,
+        listing: Listing,
+        update: Callable[[Node, RemoteEntry], None],
+        hidden: Callable[[bytes], bool],
+        keep: Callable[[Node], bool],
+        limit: ListingLimit | None = None,
+    ) -> None:
+        """Args:
         update: takes a listed entry's attributes into its node.
         hidden: names that do not show on the mount.
         keep: nodes that stay whatever the listing says, such as those with unsent content in them.
             (If the server had the file and somebody removed it there, sending it again is what
             keeps the data.)
         limit: what is known of the limit at which such listings are cut.
+        """
+        self._inodes = inodes
+        self._directory = directory
+        self._ticket = ticket
+        self._listing = listing
+        self._update = update
+        self._hidden = hidden
+        self._keep = keep
+        self._limit = limit
+        self.taken = self.named = 0
+        self._seen: set[bytes] = set()
+        # Once and for all, so that `named` counts what `names` shows.
+        self._unnamed = {entry.name for entry in listing.entries if hidden(entry.name)}
 
-    Returns:
-        nodes that the listing may only have left out: they stay, and are in doubt.
-    """
-    state = state_of(directory)
-    newer = changed_since(directory, ticket)
-    seen = set(newer)
-    for entry in listing.entries:
-        if entry.name in newer or hidden(entry.name):
-            continue
-        seen.add(entry.name)
-        node = directory.entries.get(entry.name)
-        if node is not None and node.kind is not entry.kind:
-            if keep(node) and not node.kind.is_local:
+    @property
+    def names(self) -> list[bytes]:
+        """What the listing shows of the directory, in its order."""
+        return [entry.name for entry in self._listing.entries if entry.name not in self._unnamed]
+
+    @property
+    def has_links(self) -> bool:
+        """Whether there are symlinks among them."""
+        return any(entry.kind is Kind.SYMLINK for entry in self._listing.entries)
+
+    def take(self, count: int | None = None) -> bool:
+        """Take in the next entries, all of them when None; False: there are no more."""
+        entries = self._listing.entries
+        end = len(entries) if count is None else min(self.taken + count, len(entries))
+        directory, seen = self._directory, self._seen
+        newer = changed_since(directory, self._ticket)
+        for entry in entries[self.taken : end]:
+            name = entry.name
+            self.named += name not in self._unnamed
+            if name in newer or self._hidden(name):
                 continue
-            inodes.unlink(node)
-            node = None
-        if node is None:
-            node = inodes.add(directory, entry.name, entry.kind, mode=entry.mode)
-        update(node, entry)
-    doubtful = [n for name, n in directory.entries.items() if name not in seen and not keep(n)]
-    if not listing.cut:
-        for node in doubtful:
-            inodes.unlink(node)
-        doubtful = []
-    abandon_fetch(directory)
-    state.count, state.unfit, state.limit, state.listed = listing.count, listing.unfit > 0, limit, True
-    state.special = listing.special
-    if state.expiries == ticket.expiries:
-        state.fetched_at = max(state.fetched_at, ticket.asked_at)
-    return doubtful
+            seen.add(name)
+            node = directory.entries.get(name)
+            if node is not None and node.kind is not entry.kind:
+                if self._keep(node) and not node.kind.is_local:
+                    continue
+                self._inodes.unlink(node)
+                node = None
+            if node is None:
+                node = self._inodes.add(directory, name, entry.kind, mode=entry.mode)
+            self._update(node, entry)
+        self.taken = end
+        return end < len(entries)
+
+    def finish(self) -> list[Node]:
+        """Drop what was not listed, once all is taken in; from now on the listing is believed.
+
+        Returns:
+            nodes that the listing may only have left out: they stay, and are in doubt.
+        """
+        listing, directory, ticket = self._listing, self._directory, self._ticket
+        seen = self._seen | changed_since(directory, ticket)
+        state = state_of(directory)
+        doubtful = [n for name, n in directory.entries.items() if name not in seen and not self._keep(n)]
+        if not listing.cut:
+            for node in doubtful:
+                self._inodes.unlink(node)
+            doubtful = []
+        abandon_fetch(directory)
+        state.count, state.unfit, state.limit = listing.count, listing.unfit > 0, self._limit
+        state.listed, state.special = True, listing.special
+        if state.expiries == ticket.expiries:
+            state.fetched_at = max(state.fetched_at, ticket.asked_at)
+        return doubtful

@@ -93,9 +93,13 @@ class Volume:
         Raises:
             OSError: missing, or not a directory.
         """
-        with os.scandir(self.resolve(folder_id, path)) as scan:
-            found = filter(None, map(_entry, scan))
-            return list(itertools.islice(found, self.scandir_limit or None))
+        directory = os.open(self.resolve(folder_id, path), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(directory) as scan:
+                found = filter(None, (_entry(entry.name, directory) for entry in scan))
+                return list(itertools.islice(found, self.scandir_limit or None))
+        finally:
+            os.close(directory)
 
     def mkdir(self, folder_id: str, path: str, *, parents: bool, exist_ok: bool) -> None:
         """Make a directory; raises OSError."""
@@ -152,10 +156,11 @@ def _walk(top: Path) -> Iterator[os.DirEntry[str]]:
                 yield from _walk(Path(entry.path))
 
 
-def _entry(entry: os.DirEntry[str]) -> Entry | None:
+def _entry(name: str, directory: int) -> Entry | None:
     try:
-        st = entry.stat(follow_symlinks=False)
+        # By descriptor: to look each name up from the root again takes half of the time of a listing.
+        st = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except (FileNotFoundError, PermissionError):
         return None  # vanished during the scan; the real one skips it, too
     kind = _KINDS.get(stat.S_IFMT(st.st_mode), "FILE")
-    return Entry(entry.name, kind, st.st_size, st.st_mode, st.st_ctime, st.st_mtime)
+    return Entry(name, kind, st.st_size, st.st_mode, st.st_ctime, st.st_mtime)

@@ -366,7 +366,7 @@ class Filesystem:
         if node.unlinked:
             raise Stale("the directory was removed")
         self._ahead.read(node)
-        await self._metadata.refresh(node)
+        await self._metadata.names(node)
         fh = self._new_fh()
         self._dir_handles[fh] = DirHandle(node)
         node.opens += 1  # keeps the listing here while somebody reads it
@@ -385,15 +385,17 @@ class Filesystem:
         if handle is None:
             raise BadHandle("not an open directory")
         if offset == 0 or handle.names is None:
-            if not handle.node.unlinked:
-                await self._metadata.refresh(handle.node)
-                await self._metadata.follow_links(handle.node)
-            handle.names = [b".", b"..", *handle.node.entries]
-        return self._entries(handle.node, handle.names, offset)
+            names = [] if handle.node.unlinked else await self._metadata.names(handle.node)
+            handle.names = [b".", b"..", *names]
+        ready = await self._metadata.wait_for_names(handle.node, offset + 1)
+        stop = len(handle.names) if ready is None else min(2 + ready, len(handle.names))
+        return self._entries(handle.node, handle.names, offset, stop)
 
-    def _entries(self, directory: Node, names: list[bytes], offset: int) -> Iterator[tuple[int, bytes, Attr]]:
+    def _entries(
+        self, directory: Node, names: list[bytes], offset: int, stop: int
+    ) -> Iterator[tuple[int, bytes, Attr]]:
         dots = {b".": directory, b"..": directory.parent or self._inodes.root}
-        for number in range(offset, len(names)):
+        for number in range(offset, stop):
             name = names[number]
             node = dots.get(name) or directory.entries.get(name)
             if node is not None:

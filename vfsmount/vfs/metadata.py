@@ -15,6 +15,7 @@ from contextlib import suppress
 import trio
 
 from vfsmount.api.client import Client
+from vfsmount.api.files import LONG_LISTING
 from vfsmount.api.governor import class_now
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
@@ -27,6 +28,7 @@ from vfsmount.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    ProtocolError,
     RangeOutside,
     RateLimited,
     RemoteUnavailable,
@@ -36,6 +38,7 @@ from vfsmount.errors import (
 from vfsmount.log import event
 from vfsmount.values import NO_ATTRS, Folder, Ino, Kind, Listing, LocalAttrs, RemoteEntry, Validator
 from vfsmount.vfs.attributes import Attributes
+from vfsmount.vfs.deadline import within
 from vfsmount.vfs.following import Following, Grown
 from vfsmount.vfs.paths import PathGate, child_path, folder_of, hidden, remote_path
 from vfsmount.vfs.policy import MountPolicy
@@ -45,6 +48,7 @@ _log = logging.getLogger("vfsmount.vfs.metadata")
 
 # Nodes kept before listings nobody uses are dropped: about 1 KiB each.
 MAX_NODES = 200_000
+_SLICE = 2000  # entries of a long listing that are taken in at a time: some 7 ms
 # Names of one directory, asked for one after the other where a listing left them out. Who looks one of
 # the others up asks for it.
 MOST_PROBED = 50
@@ -66,11 +70,13 @@ class Metadata:
         changed: Callable[[Node], None],
         entry_changed: Callable[[Ino, bytes], None],
         replaced: Callable[[Node, Node], None],
+        nursery: trio.Nursery,
     ) -> None:
         """Args:
         replaced: told (old, new) of each node whose name was seen to stand for another version.
         changed: told of every node whose content somebody else changed, to drop the kernel's pages.
         entry_changed: told (directory, name) of each name that stands for another inode now.
+        nursery: owns listings that somebody has begun to read before all of them is taken in.
         """
         self._client = client
         self._transfers = transfers
@@ -84,6 +90,9 @@ class Metadata:
         self._entry_changed = entry_changed
         self._on_replaced = replaced
         self._in_flight: dict[Node, tuple[trio.Event, Class]] = {}
+        self._nursery = nursery
+        self._coming: dict[Node, dircache.Merge] = {}  # long listings that are here and being taken in
+        self._moved = trio.Event()  # one of these has got further
         self._longer: list[Node] = []  # files that a listing shows longer than they are read
         self._doubted_at = float("-inf")  # what was asked before is not believed, however young
         self._silent_until = float("-inf")
@@ -189,10 +198,7 @@ class Metadata:
         if file := next((e for e in listing.entries if e.kind is Kind.FILE), None):
             self._transfers.is_there(folder, child_path(directory, file.name))
         self._make_room(directory)
-        newer = dircache.changed_since(directory, ticket)
-        # no await until the records are taken in too: nobody is to see a listing without them
-        told = state.likely_cut
-        doubtful = dircache.merge(
+        merge = dircache.Merge(
             self._inodes,
             directory,
             ticket,
@@ -202,11 +208,88 @@ class Metadata:
             self._must_stay,
             limit,
         )
+        # Nobody is to see names without what is recorded of them.
+        in_slices = records == [] and listing.count > LONG_LISTING
+        if in_slices and not await self._take_in_slices(directory, merge):
+            dircache.abandon_fetch(directory)
+            return
+        newer = dircache.changed_since(directory, ticket)
+        # no await until the records are taken in too
+        told = state.likely_cut
+        merge.take()
+        doubtful = merge.finish()
         if state.likely_cut and not told:
             event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=listing.count)
         await self._attributes.drop(directory, self._attributes.take(directory, records, newer))
         await self._look_at_longer()
         await self._ask_for(directory, doubtful)
+
+    async def _take_in_slices(self, directory: Node, merge: dircache.Merge) -> bool:
+        """Let others go on in between, and who reads the directory for the first time begin; False: it was
+        removed meanwhile."""
+        if not directory.entries and not merge.has_links:  # what those lead to is asked for afterwards
+            self._coming[directory] = merge
+        try:
+            while not directory.unlinked and merge.take(_SLICE):
+                self._tell()
+                await trio.lowlevel.checkpoint()
+            return not directory.unlinked
+        finally:
+            self._coming.pop(directory, None)
+            self._tell()
+
+    def _tell(self) -> None:
+        moved, self._moved = self._moved, trio.Event()
+        moved.set()
+
+    async def names(self, directory: Node) -> list[bytes]:
+        """Names in a directory that somebody begins to read. Those of a long one are there before it is:
+        `wait_for_names` until they can be looked at.
+
+        Raises:
+            as `refresh`.
+        """
+        if (merge := self._coming.get(directory)) is not None:
+            return merge.names
+        if directory.entries or dircache.state_of(directory).listed:
+            await self._refresh_with_links(directory)
+            return list(directory.entries)
+        errors: list[VfsError] = []
+        done = trio.Event()
+        self._nursery.start_soon(self._bring, directory, errors, done)
+        while not done.is_set():
+            if (merge := self._coming.get(directory)) is not None:
+                return merge.names
+            await self._moved.wait()
+        if errors:
+            raise errors[0]
+        return list(directory.entries)
+
+    async def wait_for_names(self, directory: Node, count: int) -> int | None:
+        """How many of the `names` that came early can be looked at by now, at least so many; None: all."""
+        while (merge := self._coming.get(directory)) is not None:
+            if merge.named >= count:
+                return merge.named
+            await self._moved.wait()
+        return None
+
+    async def _bring(self, directory: Node, errors: list[VfsError], done: trio.Event) -> None:
+        try:
+            with within(self._policy.deadline_s):
+                await self._refresh_with_links(directory)
+        except VfsError as e:
+            errors.append(e)
+        except Exception:
+            # A bug here must fail this reading, not the mount.
+            _log.exception("listing.bug ino=%d", directory.ino)
+            errors.append(ProtocolError("listing failed unexpectedly; see the log"))
+        finally:
+            done.set()
+            self._tell()
+
+    async def _refresh_with_links(self, directory: Node) -> None:
+        await self.refresh(directory)
+        await self.follow_links(directory)
 
     async def _ask_for(self, directory: Node, doubtful: list[Node]) -> None:
         """Names that a listing left out are gone, or it was cut: a probe tells, and tells of the limit."""
@@ -430,10 +513,9 @@ class Metadata:
             return
         node.ctime_ns = entry.ctime_ns
         if node.kind is Kind.FILE:
-            seen = node.validator or Validator(node.mtime_ns, node.size)
             if node.checked_at == NEVER:
                 node.size, node.mtime_ns = entry.size, entry.mtime_ns
-            elif not seen.matches_listing(entry.size, entry.mtime_ns):
+            elif not _seen(node).matches_listing(entry.size, entry.mtime_ns):
                 if self._following.may_go_on(node, entry.size):
                     self._longer.append(node)
                     return
@@ -670,6 +752,11 @@ class Metadata:
         node = self._inodes.add(self._inodes.root, name, Kind.DIRECTORY, folder=folder, mode=0o755)
         node.mtime_ns = node.ctime_ns = folder.mtime_ns or time.time_ns()
         return node
+
+
+def _seen(node: Node) -> Validator:
+    """The version of a file as it was seen last: exactly, or as a listing showed it."""
+    return node.validator or Validator(node.mtime_ns, node.size)
 
 
 def _above(node: Node) -> Iterator[Node]:

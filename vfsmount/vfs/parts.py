@@ -82,6 +82,7 @@ class Parts:
             lambda node: changed(node.ino),
             entry_changed,
             lambda old, new: self.settling.replaced(old, new),
+            nursery,
         )
         self.ahead = Ahead(self.metadata, client.governor)
         # The other half is for the daemon itself, and for a hundred reads of 1 MiB that wait.
