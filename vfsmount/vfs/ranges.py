@@ -280,6 +280,7 @@ class Ranges:
         Args:
             aside: as of `Range`.
         """
+        assert start < stop
         rng = Range(self, node, start, stop, from_disk=from_disk, aside=aside)
         self._of[node.serial, node.version].append(rng)
         event(_log, logging.DEBUG, "read.range", ino=node.ino, start=start, stop=stop, disk=from_disk)

@@ -159,7 +159,8 @@ class Reader:
 
     async def _have(self, node: Node, stop: int) -> VfsError | None:
         """Fetch a file's beginning, and with it its version; return what went wrong."""
-        rng = self._ranges.covering(node, 0) or self._ranges.start(node, 0, stop)
+        # It may have become an empty one meanwhile, which the reply tells as well.
+        rng = self._ranges.covering(node, 0) or self._ranges.start(node, 0, max(stop, 1))
         await rng.wait(stop)
         return rng.error
 
@@ -188,6 +189,8 @@ class Reader:
             rng = self._ranges.covering(node, at)
             if rng is None:
                 await self._disk.look(node, at, stop)
+                if node.version != version:
+                    break  # perhaps a shorter one
                 rng = self._ranges.covering(node, at) or self._start(node, at, stop, plan)
             await rng.wait(min(stop, at // BLOCK_SIZE * BLOCK_SIZE + BLOCK_SIZE))
             if node.version == version and (piece := rng.piece(at, stop)):
@@ -261,9 +264,12 @@ class Reader:
             _log.exception("read.bug ino=%d", node.ino)
 
     def _start_ahead(self, node: Node, begin: int, end: int) -> None:
-        unit = BLOCK_SIZE if begin % BLOCK_SIZE == 0 else PAGE
+        streaming = begin % BLOCK_SIZE == 0
         at = begin
         while at < end:
+            # Where a range began in the middle of a block, the rest of the block lies in pages.
+            unit = BLOCK_SIZE if streaming and at % BLOCK_SIZE == 0 else PAGE
+            upto = min(end, (at // BLOCK_SIZE + 1) * BLOCK_SIZE) if streaming and unit == PAGE else end
             if self._is_held(node, at, unit):
                 at += unit
             elif (rng := self._ranges.covering(node, at)) is not None:
@@ -271,7 +277,7 @@ class Reader:
             elif self._disk.has(node, at):
                 at = -(-self._load(node, at, end).stop // unit) * unit
             else:
-                stop = min(self._first_held(node, at, end, unit), self._ranges.next_start(node, at, end))
+                stop = min(self._first_held(node, at, upto, unit), self._ranges.next_start(node, at + 1, upto))
                 if not self._blocks.has_room(stop - at):
                     return
                 self._ranges.start(node, at, min(stop, node.size))
