@@ -20,6 +20,7 @@ from vfsmount.core import dircache
 from vfsmount.core.blockindex import BLOCK_SIZE
 from vfsmount.errors import NotEmpty, Stale, VfsError
 from vfsmount.values import Folder, RangeReply
+from vfsmount.vfs.ranges import Range
 
 LISTING = "/folders/{vf}/files"
 
@@ -418,3 +419,33 @@ async def test_listing_holds_where_a_name_it_left_out_cannot_be_asked_for(
         assert set(await d.names(name)) == {f"f{n}" for n in range(10)} | {"g0", "g1"}
         both.clear_faults()
         assert set(await d.names(name)) == {f"f{n}" for n in range(2, 10)} | {"g0", "g1"}
+
+
+# --- readahead over what is half there ------------------------------------------------------------
+
+
+async def test_looking_ahead_over_a_block_that_is_here_in_part_ends(both: Embedded, tmp_path: Path) -> None:
+    """A range begins in the middle of a block; the rest of that block is here, the next one on its way."""
+    name, folder = fresh(both)
+    data = os.urandom(4 * BLOCK_SIZE)
+    (both.folder_dir(folder) / "f").write_bytes(data)
+    middle = BLOCK_SIZE + 85 * 4096
+    async with serving(both, tmp_path) as d:
+        fh = await d.open(f"{name}/f")
+        assert await d.fs.read(fh, 0, 4096) == data[:4096]
+        node, reader = d.node(d.fs.ino_of(fh)), d.fs._reader
+        half = Range(reader.ranges, node, middle, 3 * BLOCK_SIZE)
+        reader.ranges._of[node.serial, node.version].append(half)
+        half.validator = node.validator
+        room = half.room()
+        room[:] = data[middle : middle + len(room)]
+        half.add(len(room))
+        half.confirm(2 * BLOCK_SIZE)
+        assert not half.brings(middle) and half.brings(2 * BLOCK_SIZE)
+        reader._start_ahead(node, BLOCK_SIZE, 4 * BLOCK_SIZE)
+        started = [(r.start, r.stop) for r in reader.ranges._of[node.serial, node.version] if r is not half]
+        assert (BLOCK_SIZE, middle) in started and all(start < stop for start, stop in started)
+        reader.ranges._of[node.serial, node.version].remove(half)
+        half.end()
+        assert await d.read_all(fh) == data
+        await d.close(fh)
