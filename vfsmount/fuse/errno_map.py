@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -19,6 +20,7 @@ from vfsmount import errors
 from vfsmount.api.governor import leisurely
 from vfsmount.fuse.indexers import is_indexer
 from vfsmount.log import event
+from vfsmount.metrics import counters
 from vfsmount.vfs.deadline import within
 
 _log = logging.getLogger("vfsmount.fuse")
@@ -81,25 +83,38 @@ S = TypeVar("S", bound=Any)
 def handler(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Give a handler its deadline, and let nothing but `FUSEError` (and cancellation) leave it."""
+    """Give a handler its deadline, and let nothing but `FUSEError` (and cancellation) leave it.
+
+    What it did is counted.
+    """
     name = method.__name__
+    counted = counters.operation(name)
+    now = time.perf_counter
 
     @functools.wraps(method)
     async def guarded(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        began = now()
+        counted.running += 1
         try:
             with within(self.deadline_s), _manners(args):
                 return await method(self, *args, **kwargs)
-        except pyfuse3.FUSEError:
+        except pyfuse3.FUSEError as e:
+            counted.failed(e.errno)
             raise
         except errors.VfsError as e:
             code = errno_of(e)
+            counted.failed(code)
             if code != errno.ENODATA:  # asked for by ls and cp of every file, and never news
                 level = logging.DEBUG if code in _ORDINARY else logging.INFO
                 event(_log, level, "request.failed", op=name, errno=errno.errorcode[code], error=str(e))
             raise pyfuse3.FUSEError(code) from e
         except Exception:
+            counted.failed(errno.EIO)
             _log.exception("request.bug op=%s", name)
             raise pyfuse3.FUSEError(errno.EIO) from None
+        finally:
+            counted.running -= 1
+            counted.took(now() - began)
         raise AssertionError("unreachable")  # `within` either returns or raises
 
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, T]], guarded)

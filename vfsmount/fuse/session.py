@@ -37,6 +37,7 @@ from vfsmount.store.staging import StagingArea
 from vfsmount.vfs.control import Control
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.filesystem import Filesystem
+from vfsmount.vfs.looplag import measure_lag
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.status import UnsentFile
 
@@ -224,6 +225,7 @@ async def _serve(
         with within(spec.policy.deadline_s):
             await fs.warm()
         await fs.recover()
+        nursery.start_soon(measure_lag)
         fd = device.mount(spec.mountpoint, spec.kernel)
         try:
             await attach(fd, Operations(fs), spec.mountpoint, spec.kernel, spec.init)
