@@ -175,6 +175,13 @@ class Octal(click.ParamType[int]):
 )
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where files being written are kept.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Append the log to this file.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people, or an object a line for programs.",
+)
 @click.option("--debug", is_flag=True, help="Log every operation.")
 @click.option("--embedded", is_flag=True, help="Start the embedded server, mount it, stop it with the mount.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data directory of --embedded.")
@@ -185,6 +192,7 @@ def command(
     foreground: bool,
     state_dir: Path | None,
     log_file: Path | None,
+    log_format: str,
     debug: bool,
     embedded: bool,
     data: Path | None,
@@ -203,13 +211,15 @@ def command(
     choices = _choices(mount_options, params)
     state = (state_dir or places.state_dir()).absolute()
     level = logging.DEBUG if debug else logging.INFO
+    as_json = log_format == "json"
     log_path = log_file.absolute() if log_file else None
     data_path = data.absolute() if data else None
     if foreground or (debug and log_path is None):
-        log.setup(level, log_path, stderr=True)
+        log.setup(level, log_path, stderr=True, as_json=as_json)
     else:
         # Whoever goes back to a prompt wants to see what went wrong, not how it went.
-        log.setup(level if log_path else logging.WARNING, log_path, stderr=log_path is None)
+        quiet_level = level if log_path else logging.WARNING
+        log.setup(quiet_level, log_path, stderr=log_path is None, as_json=as_json)
         if log_path is None:
             logging.getLogger("vfsmount.api").setLevel(
                 logging.ERROR
@@ -238,7 +248,8 @@ def command(
         def detached() -> None:
             # Nobody watches a background mount: what went wrong must be somewhere afterwards.
             quiet = log_path is None and not debug
-            log.setup(logging.WARNING if quiet else level, log_path or state / "vfsmount.log", stderr=False)
+            shown = logging.WARNING if quiet else level
+            log.setup(shown, log_path or state / "vfsmount.log", stderr=False, as_json=as_json)
             logging.getLogger("vfsmount.api").setLevel(logging.NOTSET)
             ready()
 
