@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 # Upper bounds of a histogram's buckets, in seconds; what took longer is in one more bucket at the end.
@@ -104,12 +105,17 @@ class Call(Timed):
         self.took(seconds)
 
 
+# Where the request that is being answered has had its bytes from, for whoever wants to know.
+sources_of_request: ContextVar[list[str] | None] = ContextVar("vfsmount_sources", default=None)
+
+
 class Source:
     """Pieces that programs read from one place."""
 
-    __slots__ = ("bytes", "count")
+    __slots__ = ("bytes", "count", "name")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.count = 0
         self.bytes = 0
 
@@ -117,6 +123,9 @@ class Source:
         """Count one piece."""
         self.count += 1
         self.bytes += size
+        seen = sources_of_request.get()
+        if seen is not None and self.name not in seen:
+            seen.append(self.name)
 
 
 class Counters:
@@ -135,7 +144,7 @@ class Counters:
     def __init__(self) -> None:
         self.operations: dict[str, Operation] = {}
         self.calls: dict[tuple[str, str, str], Call] = {}
-        self.memory, self.disk, self.network, self.staged = (Source() for _ in SOURCES)
+        self.memory, self.disk, self.network, self.staged = map(Source, SOURCES)
         self.read_bytes = self.written_bytes = 0
         self.downloaded_bytes = self.uploaded_bytes = 0
         self.ahead_bytes = 0
@@ -203,10 +212,8 @@ class Counters:
                 "ahead": self.ahead_bytes,
             },
             "reads": {
-                name: {"count": source.count, "bytes": source.bytes}
-                for name, source in zip(
-                    SOURCES, (self.memory, self.disk, self.network, self.staged), strict=True
-                )
+                source.name: {"count": source.count, "bytes": source.bytes}
+                for source in (self.memory, self.disk, self.network, self.staged)
             },
             "opens_fetched": self.opens_fetched,
             "loop_lag": {**self.lag.snapshot(), "max": self.lag_max},

@@ -41,6 +41,7 @@ ONLY_IN = {
     "sqlite3": {"store", "server"},
     "click": {"cli"},
     "rich": {"cli"},
+    "prometheus_client": {"fuse"},
     "platformdirs": {"support"},
     "dotenv": {"support"},
     "trio": {"api", "store", "vfs", "fuse", "cli"},

@@ -62,6 +62,7 @@ def test_what_is_counted_of_a_path_holds_no_name(target: str, shown: str) -> Non
 
 class Handlers:
     deadline_s = 5.0
+    watch = None
 
     @handler
     async def counted_here(self, error: BaseException | None) -> None:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 
@@ -80,12 +80,20 @@ T = TypeVar("T")
 S = TypeVar("S", bound=Any)
 
 
+class Watch(Protocol):
+    """Is told of every request. Neither of the two raises or waits."""
+
+    def begin(self, op: str, args: tuple[Any, ...]) -> Any: ...
+
+    def end(self, begun: Any, result: Any, code: int, seconds: float, args: tuple[Any, ...]) -> None: ...
+
+
 def handler(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
     """Give a handler its deadline, and let nothing but `FUSEError` (and cancellation) leave it.
 
-    What it did is counted.
+    What it did is counted, and told to `self.watch` where there is one.
     """
     name = method.__name__
     counted = counters.operation(name)
@@ -95,26 +103,34 @@ def handler(
     async def guarded(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
         began = now()
         counted.running += 1
+        watch: Watch | None = self.watch
+        line = watch.begin(name, args) if watch is not None else None
+        result, code = None, 0
         try:
             with within(self.deadline_s), _manners(args):
-                return await method(self, *args, **kwargs)
+                result = await method(self, *args, **kwargs)
+                return result
         except pyfuse3.FUSEError as e:
-            counted.failed(e.errno)
+            code = e.errno
             raise
         except errors.VfsError as e:
             code = errno_of(e)
-            counted.failed(code)
             if code != errno.ENODATA:  # asked for by ls and cp of every file, and never news
                 level = logging.DEBUG if code in _ORDINARY else logging.INFO
                 event(_log, level, "request.failed", op=name, errno=errno.errorcode[code], error=str(e))
             raise pyfuse3.FUSEError(code) from e
         except Exception:
-            counted.failed(errno.EIO)
+            code = errno.EIO
             _log.exception("request.bug op=%s", name)
             raise pyfuse3.FUSEError(errno.EIO) from None
         finally:
+            seconds = now() - began
             counted.running -= 1
-            counted.took(now() - began)
+            counted.took(seconds)
+            if code:
+                counted.failed(code)
+            if watch is not None:
+                watch.end(line, result, code, seconds, args)
         raise AssertionError("unreachable")  # `within` either returns or raises
 
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, T]], guarded)

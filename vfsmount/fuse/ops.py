@@ -28,7 +28,7 @@ from pyfuse3 import (
 )
 
 from vfsmount.errors import NotFound
-from vfsmount.fuse.errno_map import handler
+from vfsmount.fuse.errno_map import Watch, handler
 from vfsmount.metrics import counters
 from vfsmount.values import NAME_MAX, HostUsage
 from vfsmount.vfs.filesystem import WAIT_ATTRIBUTE, Filesystem
@@ -52,8 +52,9 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = True
     enable_acl = False
 
-    def __init__(self, fs: Filesystem) -> None:
+    def __init__(self, fs: Filesystem, watch: Watch | None = None) -> None:
         super().__init__()
+        self.watch = watch
         self._fs = fs
         self.deadline_s = fs.policy.deadline_s
 

@@ -687,6 +687,36 @@ class Filesystem:
             raise NotFound("nothing is known of this path")
         self._metadata.doubt(node)
 
+    # --- paths, for those who tell people of requests ------------------------------------------
+
+    def path_of(self, ino: int) -> bytes:
+        """Path of an inode below the mountpoint, b"" for the top.
+
+        Raises:
+            Stale: it has no name any more.
+        """
+        return self._path(self._inodes.get(ino))
+
+    def path_of_file(self, fh: int) -> bytes:
+        """As `path_of`, of an open file."""
+        return self._path(self._handle(fh).node)
+
+    def path_of_directory(self, fh: int) -> bytes:
+        """As `path_of`, of an open directory."""
+        handle = self._dir_handles.get(fh)
+        if handle is None:
+            raise BadHandle("not an open directory")
+        return self._path(handle.node)
+
+    def _path(self, node: Node) -> bytes:
+        names = []
+        while node is not self._inodes.root:
+            if node.parent is None:
+                raise Stale("the file was removed")
+            names.append(node.name)
+            node = node.parent
+        return b"/".join(reversed(names))
+
     # --- what is kept on disk ------------------------------------------------------------------
 
     def warmup(self, paths: Iterable[bytes], *, recursive: bool, pin: bool) -> Warmup:
