@@ -26,7 +26,6 @@ from typing import Any
 
 import msgspec
 import pyfuse3
-from cachetools import TTLCache
 
 from vfsmount.errors import ConfigError, VfsError
 from vfsmount.fuse.indexers import name_of
@@ -95,7 +94,8 @@ class AccessLog:
         self._unwritten = 0  # and those that the disk refused, counted in the thread
         self._told = 0  # of both, told in the log itself
         self._openers: dict[int, int] = {}  # pid by file handle: a read does not tell who reads
-        self._comm: TTLCache[int, str] = TTLCache(1024, _NAMED_S)
+        self._comm: dict[int, str] = {}
+        self._comm_until = 0.0
         self._ending = threading.Event()
 
     # --- on the loop ---------------------------------------------------------------------------
@@ -165,10 +165,13 @@ class AccessLog:
         found["seconds"] = seconds
         if line.pid:
             found["pid"] = line.pid
-            found["comm"] = self._name_of(line.pid)
+            found["comm"] = self._name_of(line.pid, line.began)
         self._pending.append(found)
 
-    def _name_of(self, pid: int) -> str:
+    def _name_of(self, pid: int, now: float) -> str:
+        if now >= self._comm_until:  # a plain dict: a cache with times costs more than all the rest
+            self._comm.clear()
+            self._comm_until = now + _NAMED_S
         name = self._comm.get(pid)
         if name is None:
             name = self._comm[pid] = name_of(pid)
@@ -226,11 +229,12 @@ class _File:
             if self._size and self._size + len(data) > self._half:
                 self._begin_anew()
             data = b"\n" + data if self._torn else data
+            self._torn = True
             while data:
                 n = os.write(self._fd, data)
                 self._size += n
-                self._torn = n < len(data)
                 data = data[n:]
+            self._torn = False
         except (OSError, ConfigError) as e:
             if not self._failing:
                 event(
