@@ -5,8 +5,8 @@
 Mounts of one folder: one as it is by default, one with `--access-log`, one with `--metrics` that is scraped
 each second; with `--before` also one by the vfsmount of another checkout, such as one without counters.
 Each round does the same on all, one after the other, and who begins changes. One JSON line, in µs for one
-request: the median over the rounds, and the daemon's CPU time over all rounds (`cpu_us`), which says more where
-the machine has other work.
+request: the median over the rounds, and the daemon's CPU time over all rounds, `cpu_us`, which says more
+where other work disturbs.
 
 - `getxattr`: a request that is answered from memory, and that the kernel never answers by itself;
 - `read`: 4 KiB with O_DIRECT, from the daemon's memory.

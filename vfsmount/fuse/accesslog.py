@@ -36,7 +36,7 @@ _log = logging.getLogger("vfsmount.fuse.accesslog")
 
 _PENDING = 50_000  # lines that wait to be written, some 20 MiB; a quarter of a minute at full speed
 _EVERY_S = 0.5  # a batch
-_GOODBYE_S = 5.0  # for the last one
+_GOODBYE_S = 2.0  # for the last one; the loop waits
 _NAMED_S = 1.0  # how long a process keeps its name: it may become another program
 _PIECE = 500  # lines encoded and written in one go, which bounds how long the interpreter is held
 
@@ -72,14 +72,18 @@ _BY_FH = frozenset({"read", "write", "flush", "fsync", "release"})
 _BY_DIRECTORY = frozenset({"readdir", "fsyncdir"})
 
 
+_NOBODY = (0, "")
+
+
 class Line:
     """A request while it is being answered."""
 
-    __slots__ = ("began", "fields", "op", "path", "pid", "sources")
+    __slots__ = ("began", "comm", "fields", "op", "path", "pid", "sources")
 
     def __init__(self, op: str, pid: int, path: bytes, fields: dict[str, Any]) -> None:
         self.op, self.pid, self.path, self.fields = op, pid, path, fields
         self.began = time()
+        self.comm = ""
         self.sources: list[str] = []
 
 
@@ -93,7 +97,8 @@ class AccessLog:
         self._left_out = 0  # lines for which there was no room, counted on the loop
         self._unwritten = 0  # and those that the disk refused, counted in the thread
         self._told = 0  # of both, told in the log itself
-        self._openers: dict[int, int] = {}  # pid by file handle: a read does not tell who reads
+        # Process and its name by file handle: a read does not tell who reads.
+        self._openers: dict[int, tuple[int, str]] = {}
         self._comm: dict[int, str] = {}
         self._comm_until = 0.0
         self._ending = threading.Event()
@@ -104,12 +109,13 @@ class AccessLog:
         """A request has come; `args` are its handler's. Never raises."""
         last = args[-1] if args else None
         fields: dict[str, Any] = {}
+        comm = ""
         path, pid = b"", last.pid if isinstance(last, pyfuse3.RequestContext) else 0
         try:
             if op in _BY_NAME:
                 path = _join(self._names.of_ino(args[0]), args[1])
             elif op in _BY_FH:
-                pid = self._openers.get(args[0], 0)
+                pid, comm = self._openers.get(args[0], _NOBODY)
                 path = self._names.of_fh(args[0])
             elif op in _BY_DIRECTORY:
                 path = self._names.of_directory(args[0])
@@ -124,6 +130,8 @@ class AccessLog:
             fields["offset"] = args[1]
             fields["length"] = args[2] if op == "read" else len(args[2])
         line = Line(op, pid, path, fields)
+        if pid:
+            line.comm = comm or self._name_of(pid, line.began, anew=op in ("open", "create"))
         sources_of_request.set(line.sources)
         return line
 
@@ -143,9 +151,9 @@ class AccessLog:
         """
         op = line.op
         if op == "open" and result is not None:
-            self._openers[result.fh] = line.pid
+            self._openers[result.fh] = line.pid, line.comm
         elif op == "create" and result is not None:
-            self._openers[result[0].fh] = line.pid
+            self._openers[result[0].fh] = line.pid, line.comm
         elif op == "release":
             self._openers.pop(args[0], None)
         elif op == "lookup" and result is not None and not result.st_ino:
@@ -165,15 +173,18 @@ class AccessLog:
         found["seconds"] = seconds
         if line.pid:
             found["pid"] = line.pid
-            found["comm"] = self._name_of(line.pid, line.began)
+            found["comm"] = line.comm
         self._pending.append(found)
 
-    def _name_of(self, pid: int, now: float) -> str:
+    def _name_of(self, pid: int, now: float, *, anew: bool) -> str:
+        """Args:
+        anew: a shell may have looked names up in the very process that is another program now.
+        """
         if now >= self._comm_until:  # a plain dict: a cache with times costs more than all the rest
             self._comm.clear()
             self._comm_until = now + _NAMED_S
         name = self._comm.get(pid)
-        if name is None:
+        if name is None or anew:
             name = self._comm[pid] = name_of(pid)
         return name
 

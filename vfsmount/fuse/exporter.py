@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vfsmount.fuse.exporter")
 
-_CLIENT_S = 5.0  # for a client to ask, and to take each piece of the answer
+_CLIENT_S = 2.0  # for a client to ask, and to take each piece of the answer
 
 Snapshot = dict[str, Any]
 

@@ -252,11 +252,12 @@ async def _serve(
         large_pieces = raise_readahead(spec.mountpoint)
         event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint, large_pieces=large_pieces)
         async with _answering_questions(fs, spec) as control:
-            with _observed(spec, fs, watch), notifier.running():
-                await _answer_requests(spec.mountpoint, fs, ready)
-            pyfuse3.close(unmount=False)
-            control.drain_begins()
-            unsent = await fs.drain()
+            with _observed(spec, fs, watch):
+                with notifier.running():
+                    await _answer_requests(spec.mountpoint, fs, ready)
+                pyfuse3.close(unmount=False)
+                control.drain_begins()
+                unsent = await fs.drain()
         event(_log, logging.INFO, "mount.ended", mountpoint=spec.mountpoint, unsent=len(unsent))
         nursery.cancel_scope.cancel()
     await fs.close()

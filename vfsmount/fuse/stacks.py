@@ -26,6 +26,7 @@ _log.setLevel(logging.INFO)  # asked for by name: it shows whatever else does
 
 SIGNAL = signal.SIGUSR1
 _PATIENCE_S = 5.0  # with the loop, before it is called stuck
+_GOODBYE_S = 1.0
 _DEEPEST = 60
 _TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -37,7 +38,8 @@ def shown_on_signal() -> Iterator[None]:
     """While the body runs, the signal has all stacks logged; call it where the loop runs, before there are
     other threads, which must not take the signal."""
     token = trio.lowlevel.current_trio_token()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
+    # For good: what comes late must not kill a daemon that is about to end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
     over = threading.Event()
     thread = threading.Thread(target=_obey, args=(token, over), name="stacks", daemon=True)
     thread.start()
@@ -46,8 +48,7 @@ def shown_on_signal() -> Iterator[None]:
     finally:
         over.set()
         signal.pthread_kill(thread.ident or 0, SIGNAL)
-        thread.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        thread.join(_GOODBYE_S)  # it may be waiting for the very loop that waits here
 
 
 def _obey(token: trio.lowlevel.TrioToken, over: threading.Event) -> None:
