@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import stat
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -28,17 +30,18 @@ LOUD = ("httpx", "httpcore", "h11", "hpack", "h2", "aiohttp.access", "asyncio")
 for _name in LOUD:
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-# Shapes of secrets, as they stand in URLs, headers, environments and JSON. Group 1 is kept.
+# Shapes of secrets, as they stand in URLs, headers, environments and JSON, also quoted once more. Group 1
+# is kept.
 _SHAPES = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"\b((?:access_|session_)?token=)[^\s&\"']+",
         r"\b(credential=[^:\s]{1,6})[^\s,\"']*",
-        r"\b(authorization['\"]?\s*[:=,]\s*['\"]?)[^\"'\n]+",
-        r"\b(x-backendai-token['\"]?\s*[:=,]\s*['\"]?)[^\"'\s]+",
-        r"\b((?:set-)?cookie['\"]?\s*[:=,]\s*b?['\"]?)[^\"'\n]+",
+        r"\b(authorization\\*['\"]?\s*[:=,]\s*\\*['\"]?)[^\"'\n]+",
+        r"\b(x-backendai-token\\*['\"]?\s*[:=,]\s*\\*['\"]?)[^\"'\s]+",
+        r"\b((?:set-)?cookie\\*['\"]?\s*[:=,]\s*b?\\*['\"]?)[^\"'\n]+",
         r"\b(aiohttp_session=)[^\s;\"']+",
-        r"((?:secret_?key|secret|password|signature|otp|stoken)['\"]?\s*[:=]\s*['\"]?)[^\s\"',&}]+",
+        r"((?:secret_?key|secret|password|signature|otp|stoken)\\*['\"]?\s*[:=]\s*\\*['\"]?)[^\s\"',&}]+",
         r"(://)[^/\s@\"']+(?=@)",  # user and password in a URL
         r"()\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*",  # a JWT, wherever it stands
     )
@@ -72,20 +75,23 @@ def event(logger: logging.Logger, level: int, name: str, /, exc_info: bool = Fal
     """
     if logger.isEnabledFor(level):
         line = " ".join([name, *(f"{key}={show(value)}" for key, value in fields.items())])
-        logger.log(level, "%s", line, exc_info=exc_info, stacklevel=2)
+        extra = {"event": name, "fields": fields}
+        logger.log(level, "%s", line, exc_info=exc_info, stacklevel=2, extra=extra)
 
 
 def show(value: object) -> str:
     """A field's value on one line, quoted where it has to be."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "surrogateescape")
-    elif isinstance(value, float):
-        value = f"{value:.6g}"
-    elif isinstance(value, BaseException):
-        name = type(value).__name__
-        value = f"{name}: {value}" if str(value) not in ("", name) else name
-    text = str(value)
+    text = f"{value:.6g}" if isinstance(value, float) else _text(value)
     return text if _PLAIN.fullmatch(text) and text.isprintable() else json.dumps(text)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, BaseException):
+        name = type(value).__name__
+        return f"{name}: {value}" if str(value) not in ("", name) else name
+    return str(value)
 
 
 class RedactingFormatter(logging.Formatter):
@@ -99,11 +105,75 @@ class RedactingFormatter(logging.Formatter):
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+    def __init__(self, pattern: str = "%(asctime)s %(levelname)s %(name)s %(message)s") -> None:
+        super().__init__(pattern)
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
+
+
+class JsonFormatter(RedactingFormatter):
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``; of an event also ``event`` and
+    ``fields``; ``exception`` where there is a traceback.
+
+    Every text is redacted before it is encoded: striking something out of the line might take a quote with
+    it. A field is redacted together with its name, which may be all that tells a secret.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+        }
+        if name := getattr(record, "event", ""):
+            line["event"] = name
+            line["fields"] = {k: _redacted(k, v) for k, v in getattr(record, "fields", {}).items()}
+        if record.exc_info:
+            line["exception"] = redact(self.formatException(record.exc_info))
+        return json.dumps(line)
+
+
+def _redacted(key: str, value: object) -> object:
+    """A field's value as JSON has it: numbers as such, everything else as text without a secret."""
+    text = _text(value)
+    found = redact(f"{key}={text}")
+    if found == f"{key}={text}":
+        plain = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return value if plain else text  # JSON knows no infinity
+    return found.removeprefix(f"{key}=")
+
+
+class JournalFormatter(logging.Formatter):
+    """What another formatter makes, as journald reads it from a service's stderr: each line with its
+    priority in front, and no time, which the journal adds itself.
+
+    Source: sd-daemon(3).
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self._inner = JsonFormatter() if as_json else RedactingFormatter("%(name)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        number = next((n for level, n in _PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{number}>{line}" for line in self._inner.format(record).split("\n"))
+
+
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+
+def is_journal(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a descriptor leads to the journal, as systemd tells the services that it starts.
+
+    Source: systemd.exec(5), ``JOURNAL_STREAM``.
+    """
+    try:
+        info = os.fstat(fd)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}"
 
 
 class LogFile(logging.StreamHandler[TextIO]):
@@ -114,31 +184,49 @@ class LogFile(logging.StreamHandler[TextIO]):
         self.stream.close()
 
 
-def setup(level: int | str, file: Path | None = None, stderr: bool = True) -> None:
+def setup(level: int | str, file: Path | None = None, stderr: bool = True, as_json: bool = False) -> None:
     """Send `vfsmount`'s lines at `level` and everybody's warnings to stderr, to `file`, or to both.
 
     A later call replaces the handlers of an earlier one, as going to the background needs.
 
     Args:
         file: appended to; 0600 when it is made here or is ours.
+        as_json: see `JsonFormatter`.
 
     Raises:
         ConfigError: the file cannot be opened.
     """
     handlers: list[logging.Handler] = []
     if stderr:
-        handlers.append(logging.StreamHandler(sys.stderr))
+        handlers.append(_stderr_handler(as_json))
     if file is not None:
         handlers.append(LogFile(open_log(file)))
+        handlers[-1].setFormatter(_formatter(as_json))
     root = logging.getLogger()
-    for old in [h for h in root.handlers if isinstance(h.formatter, RedactingFormatter)]:
+    for old in [h for h in root.handlers if isinstance(h.formatter, OURS)]:
         root.removeHandler(old)
         old.close()
     for handler in handlers:
-        handler.setFormatter(RedactingFormatter())
         root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(level)
+
+
+OURS = (RedactingFormatter, JournalFormatter)
+
+
+def _formatter(as_json: bool) -> logging.Formatter:
+    return JsonFormatter() if as_json else RedactingFormatter()
+
+
+def _stderr_handler(as_json: bool) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    try:
+        in_journal = is_journal(sys.stderr.fileno())
+    except (OSError, ValueError):  # a stand-in without a descriptor
+        in_journal = False
+    handler.setFormatter(JournalFormatter(as_json) if in_journal else _formatter(as_json))
+    return handler
 
 
 def open_log(path: Path) -> TextIO:

@@ -49,6 +49,7 @@ class Handlers:
     def __init__(self, raises: BaseException | None = None, deadline_s: float = 5.0) -> None:
         self.raises = raises
         self.deadline_s = deadline_s
+        self.watch = None
 
     @handler
     async def call(self, answer: int) -> int:

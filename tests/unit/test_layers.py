@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "vfsmount"
 # Which part each module at the top belongs to; the folders are parts of their own.
 PART_OF = {
     **dict.fromkeys(("values", "errors"), "base"),
-    **dict.fromkeys(("config", "config_sources", "log", "login_file", "places"), "support"),
+    **dict.fromkeys(("config", "config_sources", "log", "login_file", "metrics", "places"), "support"),
     "__init__": "root",
     "__main__": "cli",
 }
@@ -41,6 +41,7 @@ ONLY_IN = {
     "sqlite3": {"store", "server"},
     "click": {"cli"},
     "rich": {"cli"},
+    "prometheus_client": {"fuse"},
     "platformdirs": {"support"},
     "dotenv": {"support"},
     "trio": {"api", "store", "vfs", "fuse", "cli"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import subprocess
@@ -26,7 +27,7 @@ def file(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "log"
     log.setup("DEBUG", path, stderr=False)
     yield path
-    for handler in [h for h in root.handlers if isinstance(h.formatter, log.RedactingFormatter)]:
+    for handler in [h for h in root.handlers if isinstance(h.formatter, log.OURS)]:
         root.removeHandler(handler)
         handler.close()
     root.setLevel(before[0])
@@ -61,7 +62,7 @@ def test_field_stays_on_its_line(value: object, shown: str) -> None:
     assert log.show(value) == shown
 
 
-@pytest.mark.parametrize(
+SECRETS = pytest.mark.parametrize(
     ("text", "kept"),
     [
         ("GET http://sp:6021/download?token=TOPSECRET&dst_dir=x HTTP/1.1", "dst_dir=x"),
@@ -78,6 +79,9 @@ def test_field_stays_on_its_line(value: object, shown: str) -> None:
         ("signature=TOPSECRET", "signature"),
     ],
 )
+
+
+@SECRETS
 def test_shapes_of_secrets_are_struck_out(text: str, kept: str) -> None:
     redacted = log.redact(text)
     assert "TOPSECRET" not in redacted
@@ -147,3 +151,105 @@ def test_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch, file: Path) -> None
     log.setup("INFO")
     log.event(logger, logging.INFO, "test.line", pid=os.getpid())
     assert f"test.line pid={os.getpid()}" in stream.getvalue()
+
+
+# --- JSON, and the journal -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def json_file(file: Path, tmp_path: Path) -> Path:
+    """As `file`, for lines of JSON."""
+    path = tmp_path / "log.json"
+    log.setup("DEBUG", path, stderr=False, as_json=True)
+    return path
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_json_line_has_the_event_and_its_fields_apart(json_file: Path) -> None:
+    fields = {
+        "ino": 42,
+        "wait_s": 4.1,
+        "name": b"a \xff",
+        "error": ConfigError("no way"),
+        "until": float("inf"),
+    }
+    log.event(logger, logging.INFO, "upload.retry", **fields, nothing=None, done=True)
+    logging.getLogger("vfsmount.other").info("plain %s", 7)
+    first, second = lines(json_file)
+    assert (first["level"], first["logger"], first["event"]) == ("INFO", "vfsmount.test", "upload.retry")
+    assert str(first["time"]).endswith("Z") and str(first["message"]).startswith("upload.retry ino=42 ")
+    assert first["fields"] == {
+        "ino": 42,
+        "wait_s": 4.1,
+        "name": "a \udcff",
+        "error": "ConfigError: no way",
+        "until": "inf",
+        "nothing": None,
+        "done": True,
+    }
+    assert second["message"] == "plain 7" and "event" not in second
+
+
+@SECRETS
+def test_json_holds_no_secret_and_stays_json(json_file: Path, text: str, kept: str) -> None:
+    hostile = f'"{text}"\\" {text}'
+    log.event(logger, logging.INFO, "test.line", why=hostile, plain=text.encode())
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logger.info("%s", text, exc_info=True)
+    first, second = lines(json_file)
+    assert "TOPSECRET" not in json_file.read_text()
+    assert log.STRUCK in str(first["fields"]) and log.STRUCK in str(first["message"])
+    assert log.STRUCK in str(second["exception"]) and "Traceback" in str(second["exception"])
+
+
+def test_json_field_is_struck_out_for_its_name(json_file: Path) -> None:
+    log.event(
+        logger, logging.INFO, "test.line", secret_key="x1y2", password=123456, token="abcdef", size=123456
+    )
+    (line,) = lines(json_file)
+    assert line["fields"] == {
+        "secret_key": log.STRUCK,
+        "password": log.STRUCK,
+        "token": log.STRUCK,
+        "size": 123456,
+    }
+    assert "x1y2" not in json_file.read_text() and "abcdef" not in json_file.read_text()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_lines_for_the_journal_have_a_priority_and_no_time(tmp_path: Path, as_json: bool) -> None:
+    code = (
+        "import logging, os, sys\n"
+        "from vfsmount import log\n"
+        "s = os.fstat(2)\n"
+        "os.environ['JOURNAL_STREAM'] = f'{s.st_dev}:{s.st_ino}'\n"
+        f"log.setup('DEBUG', as_json={as_json})\n"
+        "logger = logging.getLogger('vfsmount.x')\n"
+        "for level in (10, 20, 30, 40, 50): log.event(logger, level, 'test.line', token='TOPSECRET')\n"
+        "try: 1 / 0\n"
+        "except Exception: logger.exception('bad')\n"
+    )
+    path = tmp_path / "stderr"
+    with path.open("w") as stderr:
+        subprocess.run([sys.executable, "-c", code], stderr=stderr, check=True)
+    found = path.read_text().splitlines()
+    assert [line[:3] for line in found[:5]] == ["<7>", "<6>", "<4>", "<3>", "<2>"]
+    assert all(line.startswith("<3>") for line in found[5:]) and "TOPSECRET" not in path.read_text()
+    if as_json:
+        assert json.loads(found[0][3:])["event"] == "test.line"
+    else:
+        assert found[0] == f"<7>vfsmount.x test.line token={log.STRUCK}"
+        assert found[6] == "<3>Traceback (most recent call last):"
+
+
+def test_stream_of_another_process_is_not_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as f:
+        info = os.fstat(f.fileno())
+        assert log.is_journal(f.fileno(), {"JOURNAL_STREAM": f"{info.st_dev}:{info.st_ino}"})
+        assert not log.is_journal(f.fileno(), {"JOURNAL_STREAM": f"{info.st_dev}:{info.st_ino + 1}"})
+        assert not log.is_journal(f.fileno(), {})

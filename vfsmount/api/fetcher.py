@@ -24,6 +24,7 @@ import trio
 from vfsmount.api.failures import explain
 from vfsmount.api.http import IDLE_S, LOOPBACK, MAX_CONNECTIONS, Http, read_body, stop_reading
 from vfsmount.errors import ProtocolError
+from vfsmount.metrics import counters
 
 _HEAD_MAX = 64 << 10
 _AFTER_S = 2.0  # that a second reply may take after the first; where it took longer,
@@ -285,6 +286,7 @@ class Download:
         else:
             n = await self._connection.receive_into(room)
         self._missing -= n
+        counters.downloaded_bytes += n
         if not n:
             raise httpx.RemoteProtocolError("the connection ended before the body did")
         return n
@@ -302,6 +304,7 @@ class Download:
                 return 0
         n = min(len(self._early), len(room))
         room[:n], self._early = self._early[:n], self._early[n:]
+        counters.downloaded_bytes += n
         return n
 
     async def drain(self, limit: int) -> None:
@@ -351,6 +354,7 @@ class Relayed:
             self._left = memoryview(piece)
         n = min(len(self._left), len(room))
         room[:n], self._left = self._left[:n], self._left[n:]
+        counters.downloaded_bytes += n
         return n
 
     async def after(self) -> None:

@@ -80,6 +80,11 @@ class Governor:
         return len(self._queue)
 
     @property
+    def in_flight(self) -> int:
+        """Calls that have one."""
+        return self._in_flight
+
+    @property
     def calls_left(self) -> int | None:
         """Calls the budget allows now; None while the server has told no limit."""
         return self.budget.calls_left(trio.current_time())

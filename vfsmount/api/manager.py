@@ -41,6 +41,7 @@ from vfsmount.errors import (
     VfsError,
 )
 from vfsmount.log import event
+from vfsmount.metrics import counters
 
 log = logging.getLogger("vfsmount.api")
 
@@ -144,7 +145,9 @@ class Manager:
                 return await self._at_some_endpoint(method, target, body, again, fresh, signed)
 
         try:
-            return await retrying(attempt, what=f"{method} {_kind(path)}", idempotent=again, read=read)
+            return await retrying(
+                attempt, what=f"{method} {paths.endpoint(path)}", idempotent=again, read=read
+            )
         except AuthFailed as e:
             if privileged and not isinstance(e, ClockSkew):
                 raise PermissionDenied("only an administrator may do this", detail=e.detail) from e
@@ -159,7 +162,10 @@ class Manager:
         # Takes a turn for its start only: an event stream may stay open for hours.
         async with self.governor.turn():
             url, headers = self._prepare(method, target, "application/octet-stream", signed=True)
+        started = trio.current_time()
         async with self._http.exchange(method, url, headers=headers) as response:
+            took = trio.current_time() - started  # to its head: the rest comes when the server has news
+            counters.call("manager", method, paths.endpoint(target)).ended(response.status_code, took)
             if response.status_code >= 300:
                 raise self._failed(response, await read_body(response, REPLY_MAX))
             yield response
@@ -193,17 +199,23 @@ class Manager:
         url, headers = self._prepare(method, target, media_type, signed)
         if content is not None:
             headers["Content-Length"] = str(len(content))
+        endpoint = paths.endpoint(target)
         started = trio.current_time()
-        async with self._http.exchange(
-            method, url, headers=headers, content=content, fresh=fresh
-        ) as response:
-            raw = await read_body(response, REPLY_MAX)
+        status = 0
+        try:
+            async with self._http.exchange(
+                method, url, headers=headers, content=content, fresh=fresh
+            ) as response:
+                raw = await read_body(response, REPLY_MAX)
+                status = response.status_code
+        finally:
+            counters.call("manager", method, endpoint).ended(status, trio.current_time() - started)
         self._learn(response, signed)
         event(
             log,
             logging.DEBUG,
             "manager.call",
-            call=f"{method} {_kind(target)}",
+            call=f"{method} {endpoint}",
             status=response.status_code,
             ms=round((trio.current_time() - started) * 1000),
         )
@@ -326,14 +338,6 @@ class Manager:
 
     def _host(self) -> str:
         return urlsplit(self._endpoints[0]).netloc.rpartition("@")[2]
-
-
-def _kind(path: str) -> str:
-    """The path without names, for the log: folder and file names are not for everybody's eyes."""
-    words = path.partition("?")[0].split("/")
-    if len(words) > 3 and words[1] == "folders" and words[2] != "_":
-        words[2] = "*"
-    return "/".join(words[:4])
 
 
 def _seconds(value: str | None) -> float | None:

@@ -87,6 +87,32 @@ def query(pairs: dict[str, str]) -> str:
     return "?" + "&".join(f"{encode(k)}={quote(v, safe='/')}" for k, v in pairs.items())
 
 
+# Every word of the paths that we ask for and that is no name.
+_WORDS = (
+    "_ accept admin all-hosts allowed-types auth background-task bootstrap-script change-ownership "
+    "clone compute-session container-logs delete delete-files delete-files-async "
+    "delete-from-trash-bin domain-config dotfiles events files folders force gql graphql "
+    "group-config hosts id invitations invite kernel leave list list-sent login login-check logout "
+    "logs mkdir mounts move-file purge quota rename rename-file request-download "
+    "request-download-archive request-upload restore-from-trash-bin server session share shared "
+    "sharing stream unshare update update-options usage used-bytes user-config"
+)
+_KNOWN = frozenset(_WORDS.split())
+_DEPTH = 4
+
+
+def endpoint(target: str) -> str:
+    """The path of a request without names, query and what is far below: for logs and counters, which are
+    for everybody's eyes."""
+    before = ""
+    words = []
+    for word in target.partition("?")[0].strip("/").split("/")[:_DEPTH]:
+        hidden = "{vf}" if before == "folders" else "{name}"
+        words.append(word if not word or word in _KNOWN else hidden)
+        before = word
+    return "/" + "/".join(words)
+
+
 def _check_component(part: str) -> None:
     if part == ".." or "\0" in part:
         raise InvalidName("'..' and NUL cannot be part of a path on the server")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from vfsmount.errors import RangeOutside, UploadFailed
+from vfsmount.metrics import counters
 from vfsmount.values import Folder, RangeReply, Validator
 
 Progress = Callable[[int], None]
@@ -43,10 +44,12 @@ class Pieces(AsyncIterator[bytes]):
         self._on_progress = on_progress
 
     async def __anext__(self) -> bytes:
+        counters.uploaded_bytes += self._sent
         if self._sent and self._on_progress is not None:
             self._on_progress(self._sent)
         missing = self._stop - self._offset
         if not missing:
+            self._sent = 0
             raise StopAsyncIteration
         data = await read_exactly(self._read, self._offset, min(READ_SIZE, missing))
         self._sent = len(data)

@@ -39,6 +39,7 @@ from vfsmount.errors import (
     VfsError,
 )
 from vfsmount.log import event
+from vfsmount.metrics import counters
 from vfsmount.values import ANY, Base, Folder, Grant, RangeReply, Validator
 
 log = logging.getLogger("vfsmount.api")
@@ -497,14 +498,23 @@ class Transfers:
     async def _exchange(
         self, url: httpx.URL, headers: Mapping[str, str], fresh: bool, then: Mapping[str, str] | None = None
     ) -> AsyncIterator[Body]:
-        if self._fetcher.reaches(url):
-            async with self._fetcher.exchange(
-                url, headers=headers, fresh=fresh, check=CHECK, then=then
-            ) as download:
-                yield download
-        else:
-            async with self._http.exchange("GET", url, headers=headers, fresh=fresh, check=CHECK) as response:
-                yield Relayed(response)
+        started = trio.current_time()
+        status = 0
+        try:
+            if self._fetcher.reaches(url):
+                async with self._fetcher.exchange(
+                    url, headers=headers, fresh=fresh, check=CHECK, then=then
+                ) as download:
+                    status = download.head.status_code
+                    yield download
+            else:
+                async with self._http.exchange(
+                    "GET", url, headers=headers, fresh=fresh, check=CHECK
+                ) as response:
+                    status = response.status_code
+                    yield Relayed(response)
+        finally:
+            counters.call("storage", "GET", "/download").ended(status, trio.current_time() - started)
 
 
 async def _only_validator(body: Body) -> Validator:

@@ -36,6 +36,7 @@ from vfsmount.errors import (
     VfsError,
 )
 from vfsmount.log import event
+from vfsmount.metrics import counters
 from vfsmount.values import ANY, Base, Folder, Grant, Kind, Validator
 
 log = logging.getLogger("vfsmount.api")
@@ -260,6 +261,8 @@ class UploadRun:
         left_s = self._token_left_s(self._grant)
         self._plan.at_once = left_s is not None and left_s < AT_ONCE_S
         url = httpx.URL(transfer_url(self._grant))
+        started = trio.current_time()
+        status = 0
         try:
             async with self._http.exchange(
                 # After a failure the pool may hold other connections that died with this one.
@@ -271,9 +274,14 @@ class UploadRun:
                 check=CHECK,
             ) as response:
                 raw = await read_body(response, PROBLEM_MAX)
+                status = response.status_code
         except (RemoteUnavailable, ProtocolError) as e:
             event(log, logging.DEBUG, "upload.lost", method=method, error=type(e).__name__, why=e.detail)
             return tus.Lost(sent=not isinstance(e, RemoteUnavailable) or e.sent)
+        finally:
+            counters.call("storage", method, "/upload").ended(status, trio.current_time() - started)
+        if isinstance(body, bytes):
+            counters.uploaded_bytes += len(body)
         return self._read_reply(response, raw, success)
 
     def _read_reply(

@@ -24,6 +24,8 @@ from vfsmount.errors import ConfigError
 from vfsmount.fuse.negotiation import MAX_BACKGROUND, MOST_BACKGROUND, InitOptions
 
 if TYPE_CHECKING:
+    from vfsmount.fuse.accesslog import AccessLogSpec
+    from vfsmount.fuse.exporter import Address
     from vfsmount.fuse.session import CacheSpec
 
 _log = logging.getLogger("vfsmount.cli.mount")
@@ -54,6 +56,8 @@ class _Choices:
     cache_free: int
     drain_timeout: float
     init: InitOptions
+    metrics: Address | None
+    access_log: AccessLogSpec | None
 
 
 class Octal(click.ParamType[int]):
@@ -175,6 +179,31 @@ class Octal(click.ParamType[int]):
 )
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where files being written are kept.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Append the log to this file.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people, or an object a line for programs.",
+)
+@click.option(
+    "--metrics",
+    metavar="[ADDRESS:]PORT",
+    help="Show counters to Prometheus on a port of this machine. See docs/observability.md.",
+)
+@click.option(
+    "--access-log",
+    type=click.Path(path_type=Path),
+    help="Write down every operation, for 'vfsmount profile'.",
+)
+@click.option(
+    "--access-log-size",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    metavar="MIB",
+    help="Most that the access log keeps; the oldest goes first.",
+)
 @click.option("--debug", is_flag=True, help="Log every operation.")
 @click.option("--embedded", is_flag=True, help="Start the embedded server, mount it, stop it with the mount.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data directory of --embedded.")
@@ -185,6 +214,7 @@ def command(
     foreground: bool,
     state_dir: Path | None,
     log_file: Path | None,
+    log_format: str,
     debug: bool,
     embedded: bool,
     data: Path | None,
@@ -203,13 +233,15 @@ def command(
     choices = _choices(mount_options, params)
     state = (state_dir or places.state_dir()).absolute()
     level = logging.DEBUG if debug else logging.INFO
+    as_json = log_format == "json"
     log_path = log_file.absolute() if log_file else None
     data_path = data.absolute() if data else None
     if foreground or (debug and log_path is None):
-        log.setup(level, log_path, stderr=True)
+        log.setup(level, log_path, stderr=True, as_json=as_json)
     else:
         # Whoever goes back to a prompt wants to see what went wrong, not how it went.
-        log.setup(level if log_path else logging.WARNING, log_path, stderr=log_path is None)
+        quiet_level = level if log_path else logging.WARNING
+        log.setup(quiet_level, log_path, stderr=log_path is None, as_json=as_json)
         if log_path is None:
             logging.getLogger("vfsmount.api").setLevel(
                 logging.ERROR
@@ -238,7 +270,8 @@ def command(
         def detached() -> None:
             # Nobody watches a background mount: what went wrong must be somewhere afterwards.
             quiet = log_path is None and not debug
-            log.setup(logging.WARNING if quiet else level, log_path or state / "vfsmount.log", stderr=False)
+            shown = logging.WARNING if quiet else level
+            log.setup(shown, log_path or state / "vfsmount.log", stderr=False, as_json=as_json)
             logging.getLogger("vfsmount.api").setLevel(logging.NOTSET)
             ready()
 
@@ -287,7 +320,27 @@ def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _C
         cache_free=cache_free << 20,
         drain_timeout=drain_timeout,
         init=_init_options(params),
+        metrics=_metrics_address(params),
+        access_log=_access_log_spec(params),
     )
+
+
+def _metrics_address(params: Mapping[str, object]) -> Address | None:
+    if params["metrics"] is None:
+        return None
+    from vfsmount.fuse.exporter import parse_address
+
+    return parse_address(str(params["metrics"]))
+
+
+def _access_log_spec(params: Mapping[str, object]) -> AccessLogSpec | None:
+    path, size = params["access_log"], params["access_log_size"]
+    if path is None:
+        return None
+    from vfsmount.fuse.accesslog import AccessLogSpec
+
+    assert isinstance(path, Path) and isinstance(size, int)
+    return AccessLogSpec(path.absolute(), size << 20)
 
 
 def _init_options(params: Mapping[str, object]) -> InitOptions:
@@ -354,6 +407,8 @@ def _mount(
         socket=socket_path,
         init=choices.init,
         cache=_cache_spec(choices),
+        metrics=choices.metrics,
+        access_log=choices.access_log,
     )
 
     def answering() -> None:

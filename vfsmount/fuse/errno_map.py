@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 
@@ -19,6 +20,7 @@ from vfsmount import errors
 from vfsmount.api.governor import leisurely
 from vfsmount.fuse.indexers import is_indexer
 from vfsmount.log import event
+from vfsmount.metrics import counters
 from vfsmount.vfs.deadline import within
 
 _log = logging.getLogger("vfsmount.fuse")
@@ -78,18 +80,38 @@ T = TypeVar("T")
 S = TypeVar("S", bound=Any)
 
 
+class Watch(Protocol):
+    """Is told of every request. Neither of the two raises or waits."""
+
+    def begin(self, op: str, args: tuple[Any, ...]) -> Any: ...
+
+    def end(self, begun: Any, result: Any, code: int, seconds: float, args: tuple[Any, ...]) -> None: ...
+
+
 def handler(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Give a handler its deadline, and let nothing but `FUSEError` (and cancellation) leave it."""
+    """Give a handler its deadline, and let nothing but `FUSEError` (and cancellation) leave it.
+
+    What it did is counted, and told to `self.watch` where there is one.
+    """
     name = method.__name__
+    counted = counters.operation(name)
+    now = time.perf_counter
 
     @functools.wraps(method)
     async def guarded(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        began = now()
+        counted.running += 1
+        watch: Watch | None = self.watch
+        line = watch.begin(name, args) if watch is not None else None
+        result, code = None, 0
         try:
             with within(self.deadline_s), _manners(args):
-                return await method(self, *args, **kwargs)
-        except pyfuse3.FUSEError:
+                result = await method(self, *args, **kwargs)
+                return result
+        except pyfuse3.FUSEError as e:
+            code = e.errno
             raise
         except errors.VfsError as e:
             code = errno_of(e)
@@ -98,8 +120,17 @@ def handler(
                 event(_log, level, "request.failed", op=name, errno=errno.errorcode[code], error=str(e))
             raise pyfuse3.FUSEError(code) from e
         except Exception:
+            code = errno.EIO
             _log.exception("request.bug op=%s", name)
             raise pyfuse3.FUSEError(errno.EIO) from None
+        finally:
+            seconds = now() - began
+            counted.running -= 1
+            counted.took(seconds)
+            if code:
+                counted.failed(code)
+            if watch is not None:
+                watch.end(line, result, code, seconds, args)
         raise AssertionError("unreachable")  # `within` either returns or raises
 
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, T]], guarded)

@@ -25,11 +25,12 @@ def is_indexer(pid: int) -> bool:
         return False
     known = _KNOWN.get(pid)
     if known is None:
-        known = _KNOWN[pid] = _name_of(pid) in _NAMES
+        known = _KNOWN[pid] = name_of(pid) in _NAMES
     return known
 
 
-def _name_of(pid: int) -> str:
+def name_of(pid: int) -> str:
+    """What the kernel calls a process, at most 15 characters; "" where it has none that we can see."""
     try:
         with open(f"/proc/{pid}/comm") as comm:
             return comm.read().rstrip("\n")

@@ -28,12 +28,14 @@ from pyfuse3 import (
 )
 
 from vfsmount.errors import NotFound
-from vfsmount.fuse.errno_map import handler
+from vfsmount.fuse.errno_map import Watch, handler
+from vfsmount.metrics import counters
 from vfsmount.values import NAME_MAX, HostUsage
 from vfsmount.vfs.filesystem import WAIT_ATTRIBUTE, Filesystem
 from vfsmount.vfs.handles import Attr, Maker, SetAttr
 
 _log = logging.getLogger("vfsmount.fuse")
+_lookups = counters.operation("lookup")
 
 _BLOCK = 4096
 # What df shows where the server exposes no absolute figure: 1 PiB, so that no program refuses to
@@ -50,8 +52,9 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = True
     enable_acl = False
 
-    def __init__(self, fs: Filesystem) -> None:
+    def __init__(self, fs: Filesystem, watch: Watch | None = None) -> None:
         super().__init__()
+        self.watch = watch
         self._fs = fs
         self.deadline_s = fs.policy.deadline_s
 
@@ -62,6 +65,7 @@ class Operations(pyfuse3.Operations):
         try:
             return _entry(await self._fs.lookup(parent_inode, name))
         except NotFound:
+            _lookups.failed(errno.ENOENT)
             entry = EntryAttributes()  # inode 0: "no such name", and for how long to believe it
             entry.st_ino = InodeT(0)
             entry.entry_timeout = self._fs.negative_ttl_s(parent_inode)
@@ -213,12 +217,15 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        data = await self._fs.read(fh, off, size)
+        counters.read_bytes += len(data)
         # pyfuse3 takes whatever has a buffer, and a copy costs a quarter of a reply
-        return cast(bytes, await self._fs.read(fh, off, size))
+        return cast(bytes, data)
 
     @handler
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         await self._fs.write(fh, off, buf)
+        counters.written_bytes += len(buf)
         return len(buf)
 
     @handler

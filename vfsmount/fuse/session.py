@@ -13,9 +13,10 @@ import queue
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
@@ -26,10 +27,12 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.config import ApiSettings
 from vfsmount.errors import ConfigError, LocalIOError, MountError, VfsError
 from vfsmount.fuse import device
+from vfsmount.fuse.accesslog import AccessLog, AccessLogSpec, Names, open_access_log
 from vfsmount.fuse.attach import attach
 from vfsmount.fuse.kernelahead import raise_readahead
 from vfsmount.fuse.negotiation import InitOptions
 from vfsmount.fuse.ops import Operations
+from vfsmount.fuse.stacks import shown_on_signal
 from vfsmount.log import event
 from vfsmount.store.blockcache import BlockCache
 from vfsmount.store.records import Records
@@ -37,8 +40,12 @@ from vfsmount.store.staging import StagingArea
 from vfsmount.vfs.control import Control
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.filesystem import Filesystem
+from vfsmount.vfs.looplag import measure_lag
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.status import UnsentFile
+
+if TYPE_CHECKING:
+    from vfsmount.fuse.exporter import Address
 
 _log = logging.getLogger("vfsmount.fuse.session")
 
@@ -55,6 +62,8 @@ class MountSpec:
         state_dir: where staging files and unsent content live.
         socket: where questions are answered (vfs.control); None: nowhere.
         init: what the kernel is asked for when it introduces itself.
+        metrics: where Prometheus finds the counters; None: nowhere.
+        access_log: where every request is written down; None: nowhere.
     """
 
     mountpoint: str
@@ -65,6 +74,8 @@ class MountSpec:
     socket: Path | None = None
     init: InitOptions = field(default_factory=InitOptions)
     cache: CacheSpec | None = None
+    metrics: Address | None = None
+    access_log: AccessLogSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,11 @@ async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[UnsentFile]:
     Raises:
         MountError, AuthFailed, RemoteUnavailable and others: nothing was mounted.
     """
+    with shown_on_signal():  # before there are other threads, and before anything can hang
+        return await _serve_with_stores(spec, ready)
+
+
+async def _serve_with_stores(spec: MountSpec, ready: Callable[[], None]) -> list[UnsentFile]:
     area = StagingArea(spec.state_dir)
     records = cache = None
     try:
@@ -224,9 +240,11 @@ async def _serve(
         with within(spec.policy.deadline_s):
             await fs.warm()
         await fs.recover()
+        nursery.start_soon(measure_lag)
+        watch = _open_access_log(spec.access_log, fs)
         fd = device.mount(spec.mountpoint, spec.kernel)
         try:
-            await attach(fd, Operations(fs), spec.mountpoint, spec.kernel, spec.init)
+            await attach(fd, Operations(fs, watch), spec.mountpoint, spec.kernel, spec.init)
         except BaseException:
             with suppress(MountError):  # the first error is the one to tell
                 device.unmount(spec.mountpoint, lazy=True)
@@ -234,15 +252,34 @@ async def _serve(
         large_pieces = raise_readahead(spec.mountpoint)
         event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint, large_pieces=large_pieces)
         async with _answering_questions(fs, spec) as control:
-            with notifier.running():
-                await _answer_requests(spec.mountpoint, fs, ready)
-            pyfuse3.close(unmount=False)
-            control.drain_begins()
-            unsent = await fs.drain()
+            with _observed(spec, fs, watch):
+                with notifier.running():
+                    await _answer_requests(spec.mountpoint, fs, ready)
+                pyfuse3.close(unmount=False)
+                control.drain_begins()
+                unsent = await fs.drain()
         event(_log, logging.INFO, "mount.ended", mountpoint=spec.mountpoint, unsent=len(unsent))
         nursery.cancel_scope.cancel()
     await fs.close()
     return unsent
+
+
+def _open_access_log(spec: AccessLogSpec | None, fs: Filesystem) -> AccessLog | None:
+    names = Names(fs.path_of, fs.path_of_file, fs.path_of_directory)
+    return open_access_log(spec, names) if spec is not None else None
+
+
+@contextmanager
+def _observed(spec: MountSpec, fs: Filesystem, log: AccessLog | None) -> Iterator[None]:
+    """Have written down and shown, while the body runs, what the mount does."""
+    with ExitStack() as stack:
+        if log is not None:
+            stack.enter_context(log.writing())
+        if spec.metrics is not None:
+            from vfsmount.fuse.exporter import exporting  # brings an HTTP server along
+
+            stack.enter_context(exporting(spec.metrics, fs.metrics))
+        yield
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import trio
 
@@ -33,6 +34,7 @@ from vfsmount.errors import (
     VfsError,
 )
 from vfsmount.log import event
+from vfsmount.metrics import counters
 from vfsmount.store.blockcache import BlockCache
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
@@ -555,7 +557,9 @@ class Filesystem:
                 handle.epoch = node.epoch
             if node.staged is not None:
                 handle.met = True
-                return await self._writer.read(node, offset, length)
+                changed = await self._writer.read(node, offset, length)
+                counters.staged.gave(len(changed))
+                return changed
             try:
                 data = await self._reader.read(node, node.version, offset, length, handle.ahead)
             except Stale:
@@ -683,6 +687,36 @@ class Filesystem:
             raise NotFound("nothing is known of this path")
         self._metadata.doubt(node)
 
+    # --- paths, for those who tell people of requests ------------------------------------------
+
+    def path_of(self, ino: int) -> bytes:
+        """Path of an inode below the mountpoint, b"" for the top.
+
+        Raises:
+            Stale: it has no name any more.
+        """
+        return self._path(self._inodes.get(ino))
+
+    def path_of_file(self, fh: int) -> bytes:
+        """As `path_of`, of an open file."""
+        return self._path(self._handle(fh).node)
+
+    def path_of_directory(self, fh: int) -> bytes:
+        """As `path_of`, of an open directory."""
+        handle = self._dir_handles.get(fh)
+        if handle is None:
+            raise BadHandle("not an open directory")
+        return self._path(handle.node)
+
+    def _path(self, node: Node) -> bytes:
+        names = []
+        while node is not self._inodes.root:
+            if node.parent is None:
+                raise Stale("the file was removed")
+            names.append(node.name)
+            node = node.parent
+        return b"/".join(reversed(names))
+
     # --- what is kept on disk ------------------------------------------------------------------
 
     def warmup(self, paths: Iterable[bytes], *, recursive: bool, pin: bool) -> Warmup:
@@ -800,6 +834,43 @@ class Filesystem:
             staging_limit=self.policy.staging_size,
             calls_left=self._client.governor.calls_left,
         )
+
+    def metrics(self) -> dict[str, Any]:
+        """`Counters.snapshot`, and what there is now of everything that has a level:
+
+        ``uploads``: ``files`` and ``bytes`` not on the server yet, ``sending`` of these files, ``failing``
+        of them, ``removals``: names removed here that the server still has;
+        ``manager``: ``calls_left`` (null while the server tells no limit), ``limit`` of these in the
+        server's window, ``waiting`` calls, ``in_flight``, ``concurrency``: how many may be;
+        ``memory``: ``limit``, ``held`` and ``on_its_way``, bytes of file content;
+        ``staging``: ``used`` and ``limit`` (0: none), bytes; ``cache``: ``not_kept``: blocks that were not
+        kept on disk; ``inodes``, ``open_files``, ``open_directories``.
+        """
+        unsent = [staged_of(n) for n in self._uploader.unsent]
+        governor, blocks = self._client.governor, self.parts.blocks
+        return {
+            **counters.snapshot(),
+            "uploads": {
+                "files": len(unsent),
+                "bytes": sum(s.detail.size if s.detail is not None else s.content.size for s in unsent),
+                "sending": sum(s.upload is not None for s in unsent),
+                "failing": sum(s.error is not None for s in unsent),
+                "removals": len(self._removals),
+            },
+            "manager": {
+                "calls_left": governor.calls_left,
+                "limit": governor.budget.limit,
+                "waiting": governor.waiting,
+                "in_flight": governor.in_flight,
+                "concurrency": governor.concurrency.limit,
+            },
+            "memory": {"limit": blocks.limit, "held": blocks.size, "on_its_way": blocks.reserved},
+            "staging": {"used": self._area.used, "limit": self.policy.staging_size},
+            "cache": {"not_kept": self.parts.disk.not_kept},
+            "inodes": len(self._inodes),
+            "open_files": len(self._handles),
+            "open_directories": len(self._dir_handles),
+        }
 
     async def drain(self) -> list[UnsentFile]:
         """Send what is left; return what could not be sent. It stays recorded for the next mount."""

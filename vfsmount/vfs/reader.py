@@ -16,6 +16,7 @@ from vfsmount.core.blockindex import BLOCK_SIZE, PAGE, BlockIndex, BlockKey, Byt
 from vfsmount.core.inodes import Node
 from vfsmount.core.readahead import Plan, Readahead
 from vfsmount.errors import RemoteUnavailable, Stale, VfsError
+from vfsmount.metrics import counters
 from vfsmount.vfs.archives import Archives
 from vfsmount.vfs.disktier import DiskTier
 from vfsmount.vfs.metadata import Metadata
@@ -129,12 +130,13 @@ class Reader:
     async def _prime(self, node: Node, stale: bool, *, bytes_too: bool) -> None:
         is_small = 0 < node.size <= BLOCK_SIZE
         wanted = node.size > 0 and (node.validator is None or node.shown is None or (bytes_too and is_small))
-        for _ in range(_PRIMINGS if wanted else 0):
+        for n in range(_PRIMINGS if wanted else 0):
             if node.validator is not None and await self._is_here(node):
                 break
             if not bytes_too and is_small and self._held(node, 0, 1) is not None:
                 break  # an archive brought it; its exact version is not known, but that of its listing
             began = trio.current_time()
+            counters.opens_fetched += not n
             error = await self._have(node, node.size if is_small else min(IN_ONE_PIECE, node.size))
             self._small.waited(node, trio.current_time() - began)
             if node.unlinked:
@@ -180,11 +182,13 @@ class Reader:
 
     async def _piece(self, node: Node, version: int, at: int, stop: int, plan: Plan) -> Bytes:
         """Bytes from `at` on, as many as lie together; at least one, but past the end."""
+        source = counters.memory
         for _ in range(_TRIES):
             if node.version != version:
                 break
             piece = self._held(node, at, stop)
             if piece is not None:
+                source.gave(len(piece))
                 return piece
             rng = self._ranges.covering(node, at)
             if rng is None:
@@ -192,8 +196,10 @@ class Reader:
                 if node.version != version:
                     break  # perhaps a shorter one
                 rng = self._ranges.covering(node, at) or self._start(node, at, stop, plan)
+            source = counters.disk if rng.from_disk else counters.network
             await rng.wait(min(stop, at // BLOCK_SIZE * BLOCK_SIZE + BLOCK_SIZE))
             if node.version == version and (piece := rng.piece(at, stop)):
+                source.gave(len(piece))
                 return piece
             if rng.error is not None:
                 raise rng.error
@@ -280,6 +286,7 @@ class Reader:
                 stop = min(self._first_held(node, at, upto, unit), self._ranges.next_start(node, at + 1, upto))
                 if not self._blocks.has_room(stop - at):
                     return
+                counters.ahead_bytes += min(stop, node.size) - at
                 self._ranges.start(node, at, min(stop, node.size))
                 at = stop
 
