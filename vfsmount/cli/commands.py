@@ -27,6 +27,7 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "list": ("vfsmount.cli.folders.listing", "List the vfolders you may access."),
     },
     "Sessions and dotfiles": {
+        "dotfile": ("vfsmount.cli.dotfile", "Small files that every session starts with."),
         "run": ("vfsmount.cli.run", "Run a command where folders stand as a session sees them."),
     },
     "Settings and servers": {
