@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vfsmount.core.mountspec import MountSpec, parse_mount, parse_mounts
+from vfsmount.core.mountspec import MountSpec, check_places, parse_mount, parse_mounts
 from vfsmount.errors import ConfigError
 
 UNDERSTOOD = {
@@ -77,3 +77,25 @@ def test_two_directories_of_one_folder_are_two_sources() -> None:
 def test_one_path_for_two_is_refused() -> None:
     with pytest.raises(ConfigError, match="two folders at /home/work/x"):
         parse_mounts(["a:x", "b=/home/work/x/"])
+
+
+def test_places_beside_each_other_are_fine() -> None:
+    check_places(
+        [("a/x", "/home/work/a"), ("a/y", "/home/work/ab"), ("ab", "/data"), (".cfg", "/home/work/.cfg")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("places", "why"),
+    [
+        ([("a", "/usr")], "a cannot stand at /usr"),
+        ([("a", "/home/work/.ssh")], "cannot stand at"),
+        ([("a", "/home/work/.bashrc")], "cannot stand at"),
+        ([("a", "/x"), ("a/sub", "/y")], "a/sub and a overlap"),
+        ([("a", "/x/y"), ("b", "/x")], "b at /x and a at /x/y overlap"),
+        ([("a", "/home/work/b"), ("b", "/home/work/b")], "overlap"),
+    ],
+)
+def test_places_that_sessions_refuse(places: list[tuple[str, str]], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        check_places(places)

@@ -22,6 +22,15 @@ from vfsmount.errors import ConfigError
 HOME = "/home/work"  # of every session
 PERMISSIONS = ("ro", "rw", "wd")
 
+RESERVED = frozenset(
+    (
+        *(".terminfo", ".jupyter", ".tmux.conf", ".ssh", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64"),
+        *("/media", "/mnt", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/usr", "/var"),
+        *("/home", "/tmp"),  # noqa: S108 - a place that is refused
+    )
+)
+_RESERVED_FORM = re.compile(r"\.[a-z0-9]+(rc|_profile)")
+
 _LONG_KEYS = {
     "type": "type",
     "source": "source",
@@ -93,6 +102,32 @@ def parse_mount(text: str) -> MountSpec:
         return MountSpec(folder, subpath, _target(target) if target else None, permission)
     except ValueError as e:
         raise ConfigError(f"-m {text}: {e}") from None
+
+
+def check_places(places: Sequence[tuple[str, str]]) -> None:
+    """Refuse what sessions refuse of (source, path) pairs: system paths, and one below another.
+
+    Args:
+        places: folder with directory in it, and where it stands.
+
+    Raises:
+        ConfigError: names both.
+
+    Source: contract 3.10; Backend.AI manager ``defs.py``, ``models/vfolder.py``.
+    """
+    for n, (source, path) in enumerate(places):
+        name = path.removeprefix(HOME + "/")
+        if name in RESERVED or _RESERVED_FORM.fullmatch(name):
+            raise ConfigError(f"{source} cannot stand at {path}: sessions have their own there")
+        for other_source, other_path in places[:n]:
+            if _overlap(source, other_source):
+                raise ConfigError(f"{source} and {other_source} overlap")
+            if _overlap(path, other_path):
+                raise ConfigError(f"{source} at {path} and {other_source} at {other_path} overlap")
+
+
+def _overlap(a: str, b: str) -> bool:
+    return a == b or a.startswith(b + "/") or b.startswith(a + "/")
 
 
 def split(text: str, mark: str, limit: int = -1) -> list[str]:
