@@ -28,7 +28,7 @@ from vfsmount.server import params
 from vfsmount.server.access import Access, accessible
 from vfsmount.server.kernel import Kernel
 from vfsmount.server.params import Field
-from vfsmount.server.problems import Problem, crash, no_such
+from vfsmount.server.problems import Problem, no_such
 from vfsmount.server.settings import DOMAIN, PROJECT
 from vfsmount.server.state import Call, Route, Server
 
@@ -44,7 +44,7 @@ _CONFIG = frozenset(
     )
 )
 # Seconds after which a new session is so far.
-_PHASES = ((0.4, "RUNNING"), (0.2, "PREPARING"), (0.1, "SCHEDULED"))
+_PHASES = ((0.2, "RUNNING"), (0.1, "PREPARING"), (0.05, "SCHEDULED"))
 
 
 @dataclass(slots=True)
@@ -53,12 +53,15 @@ class Session:
 
     Attributes:
         fits: a machine has room for it; else it waits in the queue for ever.
+        ready: its bootstrap script.
+        fails: something that it mounts is not there, which turns out when it is prepared.
     """
 
     name: str
     owner: str
     image: str
     fits: bool
+    fails: bool
     kernel: Kernel
     home: Path
     bootstrap: str = ""
@@ -72,7 +75,11 @@ class Session:
         if not self.fits:
             return "PENDING"
         age = time.monotonic() - self.since
-        return next((status for after, status in _PHASES if age >= after), "PENDING")
+        if self.fails and age >= _PHASES[1][0]:
+            return "ERROR"
+        status = next((status for after, status in _PHASES if age >= after), "PENDING")
+        bootstrapped = self.ready is None or self.ready.done()
+        return status if bootstrapped or status != "RUNNING" else "PREPARING"
 
     async def close(self) -> None:
         """End its processes and remove its home directory."""
@@ -89,10 +96,10 @@ async def create(call: Call) -> web.Response:
     if not _NAME.fullmatch(p["name"]):
         raise Problem("invalid-api-params", "Input validation error", {"name": "does not match pattern"})
     if call.dialect.strict and not config.keys() <= _CONFIG:
-        return crash()  # its check of `config` is one that nobody catches
+        raise Problem("internal-server-error")  # its check of `config` is one that nobody catches
     resources = config.get("resources") or {}
-    if not resources.keys() <= _SLOTS:
-        raise Problem("invalid-api-params", "Invalid resource allocation: unknown slot type")
+    for slot in resources.keys() - _SLOTS:
+        raise Problem("invalid-api-params", f"Invalid resource allocation: Unknown slot type: {slot!r}")
     if p["image"] not in IMAGES:
         text = f"Unknown image references: ref:'{p['image']}', alias:'{p['image']}'"
         raise no_such("environment image", msg=text)
@@ -129,7 +136,9 @@ async def _new(call: Call, config: Mapping[str, Any], resources: Mapping[str, An
     environ = {str(k): str(v) for k, v in (config.get("environ") or {}).items()}
     kernel = Kernel(home, environ)
     fits = int(float(resources.get("cpu", 1))) <= (os.cpu_count() or 1)
-    session = Session(call.params["name"], call.user.access_key, call.params["image"], fits, kernel, home)
+    fails = not all(source.is_dir() for source in places.values())
+    owner = call.user.access_key
+    session = Session(call.params["name"], owner, call.params["image"], fits, fails, kernel, home)
     script = call.params["bootstrap_script"] or call.user.bootstrap_script
     if script:
         session.ready = asyncio.ensure_future(kernel.bootstrap(script))
@@ -151,22 +160,30 @@ async def info(call: Call) -> web.Response:
             "domainName": DOMAIN,
             "image": session.image,
             "status": session.status,
-            "statusInfo": "no-available-instances" if waits else "None",
+            "statusInfo": _why(session) or "None",
             "statusData": {"scheduler": {"msg": "No room on any machine."}} if waits else None,
             "age": int((time.monotonic() - session.since) * 1000),
         }
     )
 
 
+def _why(session: Session) -> str:
+    if session.status == "ERROR":
+        return "creation-failed"
+    return "" if session.fits else "no-available-instances"
+
+
 async def destroy(call: Call) -> web.Response:
     """End a session; while it is prepared only if forced to."""
     session = _named(call)
     forced = params.boolean(call.request.query.get("forced", "false"), call.dialect)
-    if session.status in ("SCHEDULED", "PREPARING") and not forced:
-        raise Problem("generic-forbidden", "Cannot destroy sessions in scheduled/preparing status")
+    if session.status in ("SCHEDULED", "PREPARING", "ERROR") and not forced:
+        text = "Cannot destroy sessions in scheduled/preparing/terminating/error status"
+        raise Problem("generic-forbidden", text)
+    stats = {"status": "terminated"} if session.status == "PENDING" else {}
     call.server.compute.pop((session.owner, session.name), None)
     await session.close()
-    return web.json_response({"stats": {}})
+    return web.json_response({"stats": stats})
 
 
 async def execute(call: Call) -> web.Response:
@@ -182,9 +199,7 @@ async def execute(call: Call) -> web.Response:
         raise Problem("invalid-api-params", "continuation requires explicit run ID")
     session = _named(call)
     if session.status != "RUNNING":
-        raise Problem("generic-bad-request", "The session is not running.")
-    if session.ready is not None:
-        await session.ready
+        raise Problem("internal-server-error")
     options = given.get("options") or {}
     run_id = str(run_id or uuid.uuid4().hex)
     result = await session.kernel.execute(run_id, mode, given.get("code") or "", options)
@@ -241,8 +256,6 @@ def _places(call: Call, config: Mapping[str, Any]) -> dict[str, Path]:
             )
         path = _below_home(str(targets.get(key) or access.folder.name))
         source = call.server.volume.resolve(access.folder.id, subpath or ".")
-        if not source.is_dir():
-            raise Problem("invalid-api-params", f"There is no directory {subpath!r}.")
         _refuse_overlap(path, found)
         found[path] = source
     for access in seen:

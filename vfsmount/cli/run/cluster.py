@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vfsmount.api.sessions import RunPiece, SessionMount, SessionSpec
     from vfsmount.values import Folder
 
-POLL_S = (0.5, 5.0)  # between looks at a session that is not there yet: first, and at last
+POLL_S = (0.2, 5.0)  # between looks at a session that is not there yet: first, and at last
 DESTROY_S = 30.0  # also what a user waits for after Ctrl-C
 LOST_REPLIES = 5  # in a row, of a command that runs
 TIMED_OUT = 124  # exit status of a command that the cluster's time limit ended, as timeout(1) has it
