@@ -19,6 +19,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Embedded]
     with Embedded(tmp_path / "data", dialect=request.param, sessions=True) as server:
         server.create_folder("owner", "data")
         server.create_folder("owner", "other")
+        server.create_folder("owner", ".auto")
         yield server
 
 
@@ -29,10 +30,12 @@ def run(server: Embedded, mounted: Mounted, *words: str) -> subprocess.Completed
 def test_unsent_files_are_waited_for(server: Embedded, tmp_path: Path) -> None:
     with Mounted(tmp_path, server.env("owner")) as mounted:
         server.faults({"latency_ms": {"PATCH /upload": 1500}})
-        for name in ("a", "b"):
-            (mounted.path / "data" / name).write_text(f"content of {name}")
-        done = run(server, mounted, "-m", "data", IMAGE, "sh", "-c", "cat data/a data/b")
-        assert done.returncode == 0 and done.stdout == "content of acontent of b", done.stderr
+        for name in ("data/a", "data/b", ".auto/c"):
+            (mounted.path / name).write_text(f"content of {name}\n")
+        done = run(server, mounted, "-m", "data", IMAGE, "sh", "-c", "cat data/a data/b .auto/c")
+        assert done.returncode == 0, done.stderr
+        # That it is in every session by itself is no reason to be late.
+        assert done.stdout == "content of data/a\ncontent of data/b\ncontent of .auto/c\n"
     assert not mounted.warnings()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from vfsmount.cli import show
 from vfsmount.cli.options import Flags
 from vfsmount.cli.remote import choose_folder, with_client
+from vfsmount.core.foldernames import SHOWN_STATUSES
 from vfsmount.core.mountspec import MountSpec, check_places
 from vfsmount.errors import (
     Ambiguous,
@@ -81,8 +82,9 @@ def run_session(job: Job, *, flags: Flags, state_dir: Path) -> int:
     check_name(name)
 
     async def work(client: Client) -> int:
-        mounts = await _mounts(client, job.mounts, settings.group)
-        await _settle(mounts, state_dir)
+        folders = await client.list_folders()
+        mounts = _mounts(client, job.mounts, folders, settings.group)
+        await _settle([*((m.folder, m.subpath) for m in mounts), *_automounted(folders, mounts)], state_dir)
         spec = SessionSpec(
             name,
             job.image,
@@ -103,10 +105,11 @@ def run_session(job: Job, *, flags: Flags, state_dir: Path) -> int:
 # --- before it is made -------------------------------------------------------------------------
 
 
-async def _mounts(client: Client, wanted: Sequence[MountSpec], group: str) -> list[SessionMount]:
+def _mounts(
+    client: Client, wanted: Sequence[MountSpec], folders: Sequence[Folder], group: str
+) -> list[SessionMount]:
     from vfsmount.api.sessions import SessionMount, mount_config
 
-    folders = await client.list_folders() if wanted else []
     by_name = not client.traits.by_id
     found = []
     for spec in wanted:
@@ -117,6 +120,16 @@ async def _mounts(client: Client, wanted: Sequence[MountSpec], group: str) -> li
     check_places([(_source(m), spec.path(m.folder.name)) for m, spec in zip(found, wanted, strict=True)])
     mount_config(found, client.info)  # refuses what this server cannot do, before anything is waited for
     return found
+
+
+def _automounted(folders: Sequence[Folder], mounts: Sequence[SessionMount]) -> list[tuple[Folder, str]]:
+    """Folders that every session mounts, as far as they are not among `mounts` (contract 3.10)."""
+    named = {mount.folder.id for mount in mounts}
+    return [
+        (f, "")
+        for f in folders
+        if f.name.startswith(".") and f.status in SHOWN_STATUSES and f.id not in named
+    ]
 
 
 def _source(mount: SessionMount) -> str:
@@ -145,17 +158,17 @@ def _check_project(folder: Folder, group: str) -> None:
         show.say(f"{folder.name} belongs to a project; a session of another one than {group!r} is without it")
 
 
-async def _settle(mounts: Sequence[SessionMount], state_dir: Path) -> None:
-    """Return when what mounts of this machine hold unsent of these folders is on the server."""
+async def _settle(places: Sequence[tuple[Folder, str]], state_dir: Path) -> None:
+    """Return when what mounts of this machine hold unsent at these paths in folders is on the server."""
     import trio
 
     from vfsmount.cli.mounted import settle
 
     def wait() -> None:
-        for mount in mounts:
-            settle(mount.folder.id, [mount.subpath], state_dir=state_dir)
+        for folder, path in places:
+            settle(folder.id, [path], state_dir=state_dir)
 
-    if mounts:
+    if places:
         await trio.to_thread.run_sync(wait, abandon_on_cancel=True)
 
 
