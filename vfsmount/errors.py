@@ -242,6 +242,10 @@ class RecordsFull(LocalIOError):
     """The disk that holds the records is full; what was to be recorded is not."""
 
 
+class Unsent(VfsError):
+    """What a mount holds is not on the server and does not get there by itself, or not in time."""
+
+
 class ConfigError(VfsError):
     """Settings are missing or contradict each other; the message names the variable."""
 

@@ -1,6 +1,6 @@
 """`Client`: every call of the API as a typed method, over one connection set-up.
 
-The calls themselves stand in `folders`, `files`, `sharing`, `dotfiles` and `tasks`; transfers of
+The calls themselves stand in `folders`, `files`, `sharing`, `dotfiles`, `sessions` and `tasks`; transfers of
 content in `transfer`. Both generations of the server look the same from here.
 """
 
@@ -20,12 +20,13 @@ from vfsmount.api.governor import Governor
 from vfsmount.api.http import Http
 from vfsmount.api.manager import Manager, utc_now
 from vfsmount.api.session import stored_cookie
+from vfsmount.api.sessions import SessionCalls
 from vfsmount.api.sharing import SharingCalls
 from vfsmount.api.tasks import TaskCalls
 from vfsmount.config import ApiSettings
 
 
-class Client(FileCalls, SharingCalls, DotfileCalls, TaskCalls):
+class Client(FileCalls, SharingCalls, DotfileCalls, SessionCalls, TaskCalls):
     """One user at one server. An async context manager; it owns its connections.
 
     Attributes:

@@ -48,6 +48,14 @@ class ServerInfo:
         """
         return self.dialect is Dialect.V26 and _year(self.manager) >= 26
 
+    @property
+    def takes_mount_ids(self) -> bool:
+        """Whether new sessions may name their folders by id. Those before 26.x were never tried.
+
+        Source: contract 3.10.
+        """
+        return self.dialect is Dialect.V26 and _year(self.manager) >= 26
+
 
 @dataclass(frozen=True, slots=True)
 class Traits:

@@ -13,8 +13,6 @@ from vfsmount.api import shapes
 from vfsmount.api.manager import Manager
 from vfsmount.errors import NotFound, ProtocolError
 
-DATA_MAX = 64 << 10  # characters of one dotfile; all of one scope together stay below it too
-
 
 class ScopeKind(enum.Enum):
     """Whose dotfiles."""

@@ -52,6 +52,8 @@ _BY_PROBLEM: dict[str, tuple[type[VfsError], str]] = {
     "vfolder-filter-status-failed": (errors.PermissionDenied, "the folder's status does not allow this now"),
     "vfolder-deletion-not-allowed": (errors.PermissionDenied, "the folder is in use by a session"),
     "storage-permission-not-allowed": (errors.PermissionDenied, "not permitted on this storage host"),
+    "session-already-exists": (errors.AlreadyExists, "a session of this name runs"),
+    "too-many-sessions-matched": (errors.Ambiguous, "several sessions have this name"),
     "quota-exceeded": (errors.QuotaExceeded, "the quota on the server is used up"),
     "rate-limit-exceeded": (errors.RateLimited, "the key's budget of requests is spent"),
     "server-frozen": (errors.ServerFrozen, "the server is in maintenance and refuses changes"),

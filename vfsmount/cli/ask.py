@@ -39,3 +39,14 @@ def from_terminal(label: str, hidden: bool) -> str:
 def from_stdin() -> str:
     """The next line of a pipe or file, without its end; empty at the end of input."""
     return sys.stdin.readline().rstrip("\r\n")
+
+
+def may_go_on(question: str) -> bool:
+    """Whether the user agrees; asked on the terminal, where "no" is the answer to Enter.
+
+    Raises:
+        ConfigError: there is no terminal, so nobody to ask.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError("this asks before it removes anything, and there is no terminal: give --yes")
+    return click.confirm(question, err=True)

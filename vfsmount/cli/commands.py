@@ -27,6 +27,10 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
     "Folders": {
         "list": ("vfsmount.cli.folders.listing", "List the vfolders you may access."),
     },
+    "Sessions and dotfiles": {
+        "dotfile": ("vfsmount.cli.dotfile", "Small files that every session starts with."),
+        "run": ("vfsmount.cli.run", "Run a command where folders stand as a session sees them."),
+    },
     "Settings and servers": {
         "login": ("vfsmount.cli.login", "Log in through a webserver (session mode)."),
         "logout": ("vfsmount.cli.logout", "Forget the session-mode login."),

@@ -34,18 +34,24 @@ def mount_of(path: str, state_dir: Path) -> tuple[MountRecord, str] | None:
 
     The path need not exist.
     """
+    found = place_on_mount(path, state_dir)
+    return found and (found[0], found[2])
+
+
+def place_on_mount(path: str, state_dir: Path) -> tuple[MountRecord, str, str] | None:
+    """As `mount_of`, with the path's own absolute form in between, links above its last name followed."""
     parent, name = os.path.split(os.path.abspath(path))
     full = os.path.join(os.path.realpath(parent), name)
     # The mountpoint itself is not touched: a mount that hangs would hang us. A link is followed.
     return _mount_above(full, state_dir) or _mount_above(os.path.realpath(path), state_dir)
 
 
-def _mount_above(full: str, state_dir: Path) -> tuple[MountRecord, str] | None:
+def _mount_above(full: str, state_dir: Path) -> tuple[MountRecord, str, str] | None:
     records = MountRecords(state_dir)
     for above in (Path(full), *Path(full).parents):
         record = records.read(str(above))
         if record is not None and is_alive(record):
-            return record, full[len(str(above)) :].strip("/")
+            return record, full, full[len(str(above)) :].strip("/")
     return None
 
 

@@ -22,6 +22,7 @@ _BY_CLASS: tuple[tuple[type[errors.VfsError], int], ...] = (
     (errors.AuthFailed, AUTH),
     (errors.RemoteUnavailable, UNREACHABLE),
     (errors.MountError, MOUNT),
+    (errors.Unsent, UNSENT),
     (errors.NotFound, NOT_FOUND),
     (errors.PermissionDenied, DENIED),
     (errors.ReadOnly, DENIED),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -33,21 +34,39 @@ def api_options(function: Callable[..., Any]) -> Callable[..., Any]:
     The mapping is what `config.load_settings` takes. Defaults are not in it: they are the
     weakest source, not the strongest.
     """
-    keys = [*_HELP, "insecure"]
+    return api_options_but()(function)
 
-    @functools.wraps(function)
-    def collect(*args: Any, **params: Any) -> Any:
-        flags: dict[str, str | None] = {key: params.pop(key) for key in keys}
-        return function(*args, flags=flags, **params)
 
-    decorated: Callable[..., Any] = click.option(
-        "--insecure",
-        flag_value="yes",
-        default=None,
-        help="Do not check TLS certificates. [BACKEND_SKIP_SSLCERT_VALIDATION]",
-    )(collect)
-    for key, (metavar, text) in reversed(_HELP.items()):
-        variable = f" [{_VARIABLES[key]}]" if key in _VARIABLES else ""
-        name = f"--{key.replace('_', '-')}"
-        decorated = click.option(name, key, metavar=metavar, default=None, help=text + variable)(decorated)
-    return decorated
+def api_options_but(
+    *without: str, short: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """As `api_options`, for a command to which some of the names mean something else.
+
+    Args:
+        without: keys that the command takes itself.
+        short: key → another spelling of its option.
+    """
+    keys = [key for key in (*_HELP, "insecure") if key not in without]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def collect(*args: Any, **params: Any) -> Any:
+            flags: dict[str, str | None] = {key: params.pop(key) for key in keys}
+            return function(*args, flags=flags, **params)
+
+        decorated: Callable[..., Any] = click.option(
+            "--insecure",
+            flag_value="yes",
+            default=None,
+            help="Do not check TLS certificates. [BACKEND_SKIP_SSLCERT_VALIDATION]",
+        )(collect)
+        for key in reversed([key for key in keys if key in _HELP]):
+            metavar, text = _HELP[key]
+            variable = f" [{_VARIABLES[key]}]" if key in _VARIABLES else ""
+            names = [*([short[key]] if key in short else []), f"--{key.replace('_', '-')}"]
+            decorated = click.option(*names, key, metavar=metavar, default=None, help=text + variable)(
+                decorated
+            )
+        return decorated
+
+    return decorate

@@ -41,6 +41,11 @@ _MISSING = (
 @click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0, help="Added to every reply.")
 @click.option("--otp", multiple=True, metavar="USER=CODE", help="Ask USER for a one-time password at login.")
 @click.option("--invited-create", is_flag=True, help="26: let invited users create and upload.")
+@click.option(
+    "--sessions",
+    is_flag=True,
+    help="Let users run commands here, as you (vfsmount run); for demonstration and tests.",
+)
 @click.option("--faults", is_flag=True, help="Offer the fault control endpoint; for tests only.")
 @click.option("--until-eof", is_flag=True, help="End when standard input ends.")
 def command(data: Path, dialect: str, otp: tuple[str, ...], until_eof: bool, **options: Any) -> None:
@@ -70,6 +75,7 @@ def command(data: Path, dialect: str, otp: tuple[str, ...], until_eof: bool, **o
         token_life_s=options["token_life"],
         latency_ms=options["latency_ms"],
         invited_create=options["invited_create"],
+        sessions=options["sessions"],
         faults=options["faults"],
     )
     try:

@@ -57,6 +57,7 @@ ERRNO: dict[type[errors.VfsError], int] = {
     errors.TokenExpired: errno.EIO,  # api/ renews tokens; one that gets here could not be renewed
     errors.RangeOutside: errno.ESTALE,  # the file shrank under the reader
     errors.UploadFailed: errno.EIO,
+    errors.Unsent: errno.EIO,  # only commands raise it
     errors.LocalIOError: errno.EIO,
     errors.RecordsFull: errno.ENOSPC,
     errors.ConfigError: errno.EINVAL,  # never at run time

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from vfsmount.server import (
     account,
+    compute,
     control,
     dotfiles,
     downloads,
@@ -49,9 +50,14 @@ _READ_BUFFER = 1 << 20  # bytes; the default of 64 KiB costs uploads a third of 
 _STOP_S = 1.0  # patience with running calls at the end
 
 
-def routes(dialect: Dialect) -> list[Route]:
-    """Every manager call of one dialect."""
+def routes(dialect: Dialect, *, with_sessions: bool = False) -> list[Route]:
+    """Every manager call of one dialect.
+
+    Args:
+        with_sessions: and those that run commands.
+    """
     tables = (
+        compute.ROUTES if with_sessions else (),
         account.routes(dialect),
         sessions.ROUTES,
         # Literal paths below /folders/ before those with a folder's name in them.
@@ -70,7 +76,7 @@ def routes(dialect: Dialect) -> list[Route]:
 def manager_app(server: Server) -> web.Application:
     """The manager half: every route as it is, and again below ``/func`` for session mode."""
     app = gate("manager", server)
-    for route in routes(server.dialect):
+    for route in routes(server.dialect, with_sessions=server.settings.sessions):
         handler = partial(serve, route=route)
         app.router.add_route(route.method, route.path, handler)
         app.router.add_route(route.method, SESSION_PREFIX + route.path, handler)
@@ -109,6 +115,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[str]:
     (settings.data / "folders").mkdir(exist_ok=True)
     with (
         _claimed(settings.data),
+        compute.homes(settings.data),
         _listening(settings.host, settings.port) as manager_socket,
         _listening(settings.host, settings.storage_port) as storage_socket,
     ):
@@ -126,6 +133,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[str]:
         finally:
             for runner in runners:
                 await runner.cleanup()
+            await compute.close_all(server)
             await server.background.finish()
             records.close()
 

@@ -55,6 +55,9 @@ async def read(call: Call) -> web.Response:
     scope, owner = _scope(call, write=False)
     known, path = call.records.dotfiles(scope, owner), call.params["path"]
     if not path:
+        if scope == "user" and call.dialect.strict:
+            # The old one lists the caller's own, whoever is named (``userconfig.list_or_get``).
+            known = call.records.dotfiles(scope, call.user.id)
         return web.json_response(
             [{"path": d.path, "permission": d.permission, "data": d.data} for d in known]
         )

@@ -34,6 +34,10 @@ _KNOWN: dict[str, tuple[int, str]] = {
     "vfolder-invalid-parameter": (400, "Invalid virtual folder parameter."),
     "vfolder-operation-failed": (400, "Virtual folder operation has failed."),
     "vfolder-filter-status-failed": (400, "Virtual folder status filtering has failed."),
+    "session-already-exists": (
+        400,
+        "The session already exists but you requested not to reuse existing one.",
+    ),
     "rate-limit-exceeded": (429, "You have reached your API query rate limit."),
     "server-frozen": (503, "The server is frozen due to maintenance. Please try again later."),
     "internal-server-error": (500, "Internal server error."),

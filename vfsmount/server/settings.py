@@ -29,6 +29,7 @@ class ServerSettings:
         otp: user name → one-time password that a session-mode login must give.
         invited_create: 26.x only: whether an invited ``rw`` user may create and upload. The
             observed 26.9.6 refuses it.
+        sessions: sessions can be made, and commands run in them, as processes of this machine.
     """
 
     data: Path
@@ -43,3 +44,4 @@ class ServerSettings:
     faults: bool = False
     otp: Mapping[str, str] = field(default_factory=dict, repr=False)
     invited_create: bool = False
+    sessions: bool = False

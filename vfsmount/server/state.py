@@ -28,6 +28,7 @@ class Server:
     """One running server, both halves.
 
     Attributes:
+        compute: (access key, name) → `compute.Session`; empty without ``--sessions``.
         busy_uploads: 26.x: sessions whose lease a PATCH holds right now.
         threads: 23.09: the storage-proxy's pool. A PATCH holds one of them while it is open, and a
             download needs one to begin, so slow senders keep readers waiting.
@@ -47,6 +48,7 @@ class Server:
         default_factory=lambda: asyncio.Semaphore(min(32, (os.cpu_count() or 1) + 4))
     )
     failed_logins: dict[str, list[float]] = field(default_factory=dict)
+    compute: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @property
     def dialect(self) -> Dialect:

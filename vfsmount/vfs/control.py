@@ -25,6 +25,9 @@ Python's `os.fsdecode` makes them, and spelt ``\\xff`` in answers.
     ``{"done": true, "files": 3}``: so many were pinned at these paths. They need not exist any more.
 ``{"op": "pins"}``
     Lines ``{"pins": [{"name": …, "size": …}]}`` of at most `MAX_LISTED`, then ``{"done": true}``.
+``{"op": "folders"}``
+    The folders that the mount shows, as far as it has looked: lines ``{"folders": [{"name": …, "id":
+    …}]}`` of at most `MAX_LISTED`, then ``{"done": true}``. The server is not asked.
 
 The socket answers from the moment the mount does until everything is sent at its end.
 """
@@ -148,6 +151,11 @@ class Control:
                 pins = [{"name": _text(name), "size": size} for name, size in await self._fs.pins()]
                 for at in range(0, len(pins), MAX_LISTED):
                     await _send(stream, {"pins": pins[at : at + MAX_LISTED]})
+                await _send(stream, {"done": True})
+            case "folders":
+                folders = [{"name": _text(name), "id": ident} for name, ident in self._fs.folders()]
+                for at in range(0, len(folders), MAX_LISTED):
+                    await _send(stream, {"folders": folders[at : at + MAX_LISTED]})
                 await _send(stream, {"done": True})
             case _:
                 raise InvalidRequest(f"this mount knows no request {request.op!r}; is it of another version?")

@@ -717,6 +717,11 @@ class Filesystem:
             node = node.parent
         return b"/".join(reversed(names))
 
+    def folders(self) -> list[tuple[str, str]]:
+        """(name on the mount, id) of each vfolder that is shown, as far as is known here."""
+        entries = self._inodes.root.entries.items()
+        return [(os.fsdecode(name), n.folder.id) for name, n in entries if n.folder is not None]
+
     # --- what is kept on disk ------------------------------------------------------------------
 
     def warmup(self, paths: Iterable[bytes], *, recursive: bool, pin: bool) -> Warmup:

@@ -283,7 +283,9 @@ class Reader:
             elif self._disk.has(node, at):
                 at = -(-self._load(node, at, end).stop // unit) * unit
             else:
-                stop = min(self._first_held(node, at, upto, unit), self._ranges.next_start(node, at + 1, upto))
+                stop = min(
+                    self._first_held(node, at, upto, unit), self._ranges.next_start(node, at + 1, upto)
+                )
                 if not self._blocks.has_room(stop - at):
                     return
                 counters.ahead_bytes += min(stop, node.size) - at
