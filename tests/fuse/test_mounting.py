@@ -202,6 +202,51 @@ def test_umount_names_what_could_not_be_sent_and_the_next_mount_sends_it(
     assert list((mounted.state / "staging").iterdir()) == []
 
 
+@pytest.mark.parametrize("lazy", [False, True], ids=["", "lazy"])
+def test_umount_does_not_wait_for_another_namespace(
+    server: Embedded, env: dict[str, str], tmp_path: Path, lazy: bool
+) -> None:
+    """A container that was started meanwhile has a copy of the mount, and uses it."""
+    mounted = Mounted(tmp_path, env)
+    mounted.start()
+    (mounted.path / "data" / "a.txt").write_text("precious")
+    how = ["-m"] if os.geteuid() == 0 else ["-Urm"]
+    inside = ["sh", "-c", f"exec 3<{mounted.path}/data/a.txt; echo ready; exec sleep 600"]
+    with subprocess.Popen(
+        ["unshare", *how, "--propagation", "private", *inside], stdout=subprocess.PIPE
+    ) as container:
+        try:
+            assert container.stdout is not None and container.stdout.readline() == b"ready\n"
+            options = ["--lazy", "--timeout", "3"] if lazy else []
+            done = vfsmount("umount", *options, mounted.path, "--state-dir", mounted.state, env=env)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert not is_mounted(mounted.path)
+            assert on_the_server(server, "a.txt").read_text() == "precious"
+        finally:
+            container.kill()
+
+
+def test_umount_tells_of_a_daemon_that_dies_while_it_sends(
+    server: Embedded, env: dict[str, str], tmp_path: Path
+) -> None:
+    mounted = Mounted(tmp_path, env)
+    mounted.start()
+    server.faults(REFUSED)
+    (mounted.path / "data" / "dying.txt").write_text("precious")
+    command = [*VFSMOUNT, "umount", str(mounted.path), "--state-dir", str(mounted.state)]
+    with subprocess.Popen(command, env=clean_environment(env), stderr=subprocess.PIPE, text=True) as umount:
+        eventually(lambda: not is_mounted(mounted.path))
+        mounted.kill()
+        assert umount.stderr is not None
+        said = umount.stderr.read()
+    assert umount.returncode == 5
+    assert "died before everything was sent" in said
+    server.clear_faults()
+    mounted.start()
+    assert mounted.stop().returncode == 0
+    assert on_the_server(server, "dying.txt").read_text() == "precious"
+
+
 def test_what_was_closed_survives_the_daemons_death(
     server: Embedded, env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +16,12 @@ from vfsmount.cli import show
 from vfsmount.cli.exit_codes import OK, UNSENT
 from vfsmount.errors import MountError
 
+if TYPE_CHECKING:
+    from vfsmount.store.mounts import MountRecord
+
 _NAMED = 20
+_COPIED_S = 3.0  # after which a mount that nobody uses here is still used somewhere else
+_ENDS_WITHIN_S = 30.0  # of a daemon that was told to; the session itself lingers for five
 
 
 @click.command("umount")
@@ -46,12 +56,15 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
         raise MountError(f"{path} is a {kind} mount, not one of vfsmount")
     elif record is None:
         raise MountError(f"{path} is not mounted")
-    give_up = time.monotonic() + timeout
-    while record is not None and is_alive(record):
-        if time.monotonic() >= give_up:
-            raise MountError(f"{path} is unmounted, but process {record.pid} is still sending what is left")
-        time.sleep(0.05)
+    ran = record is not None and is_alive(record)
+    if record is not None:
+        _wait_for_its_end(record, lazy, time.monotonic() + timeout)
     record = records.read(path)
+    if ran and record is not None and not record.ended:
+        raise MountError(
+            f"{path} is unmounted, but its process died before everything was sent; the next mount with "
+            "this state directory sends the rest"
+        )
     records.remove(path)
     if record is None or not record.unsent:
         return OK
@@ -65,3 +78,39 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
         click.echo(f"vfsmount: and {more} more; 'vfsmount status' names them", err=True)
     click.echo("vfsmount: the next mount with this state directory goes on with them", err=True)
     return UNSENT
+
+
+def _wait_for_its_end(record: MountRecord, lazy: bool, give_up: float) -> None:
+    """Wait until the daemon of a mount that is out of the tree has sent what is left, and ended.
+
+    A container that was started meanwhile has a copy of the mount, which the daemon goes on serving: it
+    is told to end. Not where programs may go on with what they have open, unless time is up.
+
+    Raises:
+        MountError: time is up.
+    """
+    from vfsmount.store.mounts import is_alive
+
+    tell_at = give_up if lazy else min(give_up, time.monotonic() + _COPIED_S)
+    while is_alive(record):
+        if time.monotonic() >= tell_at:
+            tell_at = math.inf
+            if not _is_draining(record):
+                with suppress(ProcessLookupError):
+                    os.kill(record.pid, signal.SIGTERM)
+                give_up = max(give_up, time.monotonic() + _ENDS_WITHIN_S)
+        if time.monotonic() >= give_up:
+            raise MountError(
+                f"{record.mountpoint} is unmounted, but process {record.pid} is still sending what is left"
+            )
+        time.sleep(0.05)
+
+
+def _is_draining(record: MountRecord) -> bool:
+    """Whether it knows that its mount is gone; who says nothing is left alone."""
+    from vfsmount.cli.control import ask
+
+    try:
+        return bool(next(ask(record, {"op": "status", "limit": 0}, time.monotonic() + 2))["draining"])
+    except (MountError, TimeoutError):
+        return True
