@@ -121,8 +121,8 @@ async def _follow(client: Client, source: Folder, target: Folder, task: str, tim
             pause_s = min(_MAX_PAUSE_S, pause_s * 2)
         return
     raise DeadlineExceeded(
-        f"{what}: the server has not said within {timeout_s:g} s that it is done. It may be going on: as long "
-        f"as 'vfsmount list --all' shows {source.name} as cloning, it is, or it has failed without a word"
+        f"{what}: the server has not said within {timeout_s:g} s that it is done. It may be going on: while "
+        f"'vfsmount list --all' shows {source.name} as cloning, it is, or it has failed without a word"
     )
 
 
