@@ -12,7 +12,7 @@ import pytest
 
 from tests.fuse.conftest import Site
 from tests.support.embedded import RawClient, eventually
-from tests.support.mounting import Mounted, vfsmount
+from tests.support.mounting import Mounted
 
 FOLDERS_S = 10.0  # how long the list of folders is believed (vfs.policy)
 SLACK_S = 20.0  # for a machine that is busy
@@ -141,36 +141,3 @@ def test_folders_appear_and_vanish_within_ten_seconds(site: Site) -> None:
         friend.ok("DELETE", f"/folders/{theirs}")
         friend.close()
         site.owner.call("DELETE", f"/folders/{mine}")
-
-
-def test_commands_about_folders_show_at_once(site: Site, tmp_path: Path) -> None:
-    friend = site.client("friend")
-    mine, theirs, renamed = (f"{what}-{secrets.token_hex(4)}" for what in ("mine", "theirs", "renamed"))
-    friend.ok("POST", "/folders", {"name": theirs})
-    invite(site, friend, theirs, "ro", "owner")
-    try:
-        # What was learnt is believed for ten minutes: what shows sooner was told.
-        with Mounted(tmp_path, site.env, "--dir-ttl", "600", "--attr-ttl", "600") as mounted:
-
-            def does(*words: str) -> list[str]:
-                done = vfsmount(*words, "--state-dir", mounted.state, env=site.env)
-                assert done.returncode == 0, done.stderr
-                return os.listdir(mounted.path)
-
-            assert not {mine, theirs, renamed} & set(os.listdir(mounted.path))
-            assert not (mounted.path / mine).exists()
-            assert mine in does("create", mine)
-            (mounted.path / mine / "file").write_text("written under the old name")
-            shown = does("rename", mine, renamed)
-            assert renamed in shown and mine not in shown
-            assert (mounted.path / renamed / "file").read_text() == "written under the old name"
-            assert theirs in does("accept", theirs)
-            assert theirs not in does("leave", theirs)
-            assert vfsmount("wait", "--state-dir", mounted.state, env=site.env).returncode == 0
-            assert renamed not in does("delete", "--yes", renamed)
-            assert not mounted.warnings()
-    finally:
-        friend.call("DELETE", f"/folders/{theirs}")
-        friend.close()
-        for name in (mine, renamed):
-            site.owner.call("DELETE", f"/folders/{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ import click
 
 from vfsmount.cli import show
 from vfsmount.cli.folders.listing import describe
-from vfsmount.cli.folders.mounted import state_option, tell_mounts
 from vfsmount.cli.folders.naming import about, find
 from vfsmount.cli.folders.settings import folder_options
+from vfsmount.cli.folders.telling import tell_of_folders
+from vfsmount.cli.mounted import settle
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
+from vfsmount.cli.target import state_dir_option
 from vfsmount.errors import DeadlineExceeded, PermissionDenied, RemoteError, RemoteUnavailable
 from vfsmount.values import Folder
 
@@ -40,7 +43,7 @@ _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 5.0
     help="Seconds to wait for the copy; 0: not at all. The server goes on without us.",
 )
 @show.json_option
-@state_option
+@state_dir_option
 @api_options
 def command(
     name: str,
@@ -48,27 +51,38 @@ def command(
     target_host: str | None,
     timeout: float,
     as_json: bool,
-    state_dir: Path | None,
+    state_dir: Path,
     flags: Flags,
     **options: Any,
 ) -> None:
     """Copy the folder NAME to a new folder TARGET_NAME, on the server, and wait for the copy.
 
-    NAME must be cloneable ('vfsmount options NAME --cloneable'), and what was written to it on a mount be
-    sent ('vfsmount wait'). Without TARGET_HOST the copy lies where the original does; servers of the 23.09
-    line copy on one host only.
+    NAME must be cloneable ('vfsmount options NAME --cloneable'). What was written to it on a mount here is
+    waited for first. Without TARGET_HOST the copy lies where the original does; servers of the 23.09 line
+    copy on one host only.
     """
+    source = with_client(flags, lambda client: _source(client, name))
+    settle(source.id, [""], time.monotonic() + timeout if timeout else None, state_dir=state_dir)
     try:
         row = with_client(
-            flags, lambda client: _clone(client, name, target_name, target_host, options, timeout)
+            flags, lambda client: _clone(client, source.id, target_name, target_host, options, timeout)
         )
     finally:
-        tell_mounts(state_dir)
+        tell_of_folders(state_dir)
     if as_json:
         show.as_json(row)
     else:
         done = "is a copy" if row["outcome"] == "done" else "is being made, a copy"
         show.say(f"{row['name']} {done} of {row['source']}")
+
+
+async def _source(client: Client, wanted: str) -> Folder:
+    source, name = await find(client, wanted)
+    if not source.cloneable:
+        owner = source.owner or "its owner"
+        how = f"vfsmount options {name} --cloneable" if source.is_owner else f"ask {owner}"
+        raise PermissionDenied(f"{name} may not be cloned: {how}")
+    return source
 
 
 async def _clone(
@@ -80,13 +94,6 @@ async def _clone(
     timeout_s: float,
 ) -> dict[str, Any]:
     source, name = await find(client, wanted)
-    if not source.cloneable:
-        how = (
-            f"vfsmount options {name} --cloneable"
-            if source.is_owner
-            else f"ask {source.owner or 'its owner'}"
-        )
-        raise PermissionDenied(f"{name} may not be cloned: {how}")
     with about(f"{name} to {target_name}"):
         target, task = await client.clone_folder(source, target_name, target_host=target_host, **options)
     if timeout_s:

@@ -10,11 +10,12 @@ import click
 from vfsmount.api.shapes import folder_id
 from vfsmount.cli import show
 from vfsmount.cli.folders.listing import describe
-from vfsmount.cli.folders.mounted import state_option, tell_mounts
 from vfsmount.cli.folders.naming import about
 from vfsmount.cli.folders.settings import folder_options
+from vfsmount.cli.folders.telling import tell_of_folders
 from vfsmount.cli.options import Flags, api_options_but
 from vfsmount.cli.remote import with_client
+from vfsmount.cli.target import state_dir_option
 from vfsmount.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
     help="Make it the folder of this project (administrators); 26.x: its id.",
 )
 @show.json_option
-@state_option
+@state_dir_option
 @api_options_but("group")
 def command(
     name: str,
     host: str | None,
     group: str | None,
     as_json: bool,
-    state_dir: Path | None,
+    state_dir: Path,
     flags: Flags,
     **options: Any,
 ) -> None:
@@ -48,7 +49,7 @@ def command(
     'vfsmount list-hosts' shows the hosts. Mounts of yours on this machine show the folder at once.
     """
     row = with_client(flags, lambda client: _create(client, name, host, group, options))
-    tell_mounts(state_dir)
+    tell_of_folders(state_dir)
     if as_json:
         show.as_json(row)
     else:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.ask import may_go_on
 from vfsmount.cli.exit_codes import FAILED, OK
-from vfsmount.cli.folders.confirm import may_go_on, yes_option
-from vfsmount.cli.folders.mounted import state_option, tell_mounts
 from vfsmount.cli.folders.naming import about, find
+from vfsmount.cli.folders.settings import yes_option
+from vfsmount.cli.folders.telling import tell_of_folders, unsent_files
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
+from vfsmount.cli.target import state_dir_option
 from vfsmount.errors import PermissionDenied
 from vfsmount.values import Folder
 
@@ -29,21 +31,21 @@ _GONE_WITHIN_S = 10.0  # a folder of some thousand files; larger ones go on by t
 @click.argument("name")
 @yes_option
 @show.json_option
-@state_option
+@state_dir_option
 @api_options
-def command(name: str, yes: bool, as_json: bool, state_dir: Path | None, flags: Flags) -> int:
+def command(name: str, yes: bool, as_json: bool, state_dir: Path, flags: Flags) -> int:
     """Delete the folder NAME with all it holds.
 
     A server of the 23.09 line removes it for good; one of 26.x puts it into the trash, from where
     'vfsmount trash restore' brings it back. Asks first, on the terminal, unless told --yes.
     """
     found = with_client(flags, lambda client: _look(client, name))
-    if not yes and not may_go_on(found.question()):
+    if not yes and not may_go_on(show.printable(found.question(unsent_files(found.folder.id, state_dir)))):
         show.say("nothing was deleted")
         return FAILED
     # By its id: the name may lead elsewhere by the time somebody has answered.
     outcome = with_client(flags, lambda client: _delete(client, found))
-    tell_mounts(state_dir)
+    tell_of_folders(state_dir)
     if as_json:
         show.as_json({"name": found.name, "id": found.folder.id, "outcome": outcome})
     else:
@@ -64,14 +66,16 @@ class _Found:
     name: str
     has_trash: bool
 
-    def question(self) -> str:
-        """What to ask."""
+    def question(self, unsent: int) -> str:
+        """What to ask; so many of its files were written here and are not on the server."""
         end = "It goes to the trash." if self.has_trash else "This is final: this server has no trash."
         whose = ""
         if not self.folder.is_owner:
             owner = self.folder.owner or "somebody else"
             whose = f" It belongs to {owner}, who loses it too ('vfsmount leave' gives up your share only)."
-        return f"Delete {self.name} with all it holds? {end}{whose}"
+        files = "1 file" if unsent == 1 else f"{unsent} files"
+        here = f" With {files} that this machine has not sent yet." if unsent else ""
+        return f"Delete {self.name} with all it holds? {end}{whose}{here}"
 
 
 async def _look(client: Client, wanted: str) -> _Found:

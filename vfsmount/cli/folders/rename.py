@@ -10,10 +10,11 @@ import click
 
 from vfsmount.cli import show
 from vfsmount.cli.folders.listing import describe
-from vfsmount.cli.folders.mounted import state_option, tell_mounts
 from vfsmount.cli.folders.naming import about, find
+from vfsmount.cli.folders.telling import tell_of_folders
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
+from vfsmount.cli.target import state_dir_option
 
 if TYPE_CHECKING:
     from vfsmount.api.client import Client
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.argument("new_name")
 @show.json_option
-@state_option
+@state_dir_option
 @api_options
-def command(name: str, new_name: str, as_json: bool, state_dir: Path | None, flags: Flags) -> None:
+def command(name: str, new_name: str, as_json: bool, state_dir: Path, flags: Flags) -> None:
     """Give the folder NAME, which must be yours, the name NEW_NAME."""
     row = with_client(flags, lambda client: _rename(client, name, new_name))
-    tell_mounts(state_dir)
+    tell_of_folders(state_dir)
     if as_json:
         show.as_json(row)
     else:

@@ -1,4 +1,4 @@
-"""Options that a folder has from its beginning, spelt as the official client does."""
+"""Options that several commands have, spelt as the official client does."""
 
 from __future__ import annotations
 
@@ -45,3 +45,8 @@ def folder_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--yes``, as parameter `yes`."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.ask import may_go_on
 from vfsmount.cli.exit_codes import FAILED, OK
-from vfsmount.cli.folders.confirm import may_go_on, yes_option
 from vfsmount.cli.folders.delete import is_gone
 from vfsmount.cli.folders.listing import describe, print_table
-from vfsmount.cli.folders.mounted import state_option, tell_mounts
 from vfsmount.cli.folders.naming import about
+from vfsmount.cli.folders.settings import yes_option
+from vfsmount.cli.folders.telling import tell_of_folders
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
+from vfsmount.cli.target import state_dir_option
 from vfsmount.errors import Ambiguous, NotFound, NotSupported
 from vfsmount.values import Folder
 
@@ -47,12 +49,12 @@ def list_trash(as_json: bool, flags: Flags) -> None:
 @command.command("restore")
 @click.argument("name")
 @show.json_option
-@state_option
+@state_dir_option
 @api_options
-def restore(name: str, as_json: bool, state_dir: Path | None, flags: Flags) -> None:
+def restore(name: str, as_json: bool, state_dir: Path, flags: Flags) -> None:
     """Bring the folder NAME back; it may also be given by its id."""
     row = with_client(flags, lambda client: _restore(client, name))
-    tell_mounts(state_dir)
+    tell_of_folders(state_dir)
     if as_json:
         show.as_json(row)
     else:
@@ -72,7 +74,7 @@ def purge(names: tuple[str, ...], everything: bool, yes: bool, as_json: bool, fl
     chosen = with_client(flags, lambda client: _choose(client, names))
     if not chosen:
         show.say("the trash is empty")
-    elif not yes and not may_go_on(f"Remove {', '.join(f.name for f in chosen)} for good?"):
+    elif not yes and not may_go_on(_question(chosen)):
         show.say("nothing was removed")
         return FAILED
     rows = with_client(flags, lambda client: _purge(client, chosen)) if chosen else []
@@ -83,6 +85,10 @@ def purge(names: tuple[str, ...], everything: bool, yes: bool, as_json: bool, fl
         still = "" if row["outcome"] == "deleted" else " being"
         show.say(f"{row['name']} is{still} removed for good")
     return OK
+
+
+def _question(chosen: list[Folder]) -> str:
+    return show.printable(f"Remove {', '.join(f.name for f in chosen)} for good?")
 
 
 async def _trashed(client: Client) -> list[Folder]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
-from vfsmount.cli.folders.mounted import state_option, tell_mounts
 from vfsmount.cli.folders.naming import about, names_on_mount
+from vfsmount.cli.folders.telling import tell_of_folders
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
 from vfsmount.cli.sharing.naming import choose, describe
+from vfsmount.cli.target import state_dir_option
 from vfsmount.errors import AlreadyExists
 
 if TYPE_CHECKING:
@@ -25,15 +26,15 @@ _argument = click.argument("invitation", metavar="INVITATION")
 @click.command("accept")
 @_argument
 @show.json_option
-@state_option
+@state_dir_option
 @api_options
-def accept(invitation: str, as_json: bool, state_dir: Path | None, flags: Flags) -> None:
+def accept(invitation: str, as_json: bool, state_dir: Path, flags: Flags) -> None:
     """Accept INVITATION, given by the folder's name or by its id ('vfsmount invitations').
 
     The folder shows at once on mounts of yours on this machine.
     """
     row = _answer(flags, invitation, _accept)
-    tell_mounts(state_dir)
+    tell_of_folders(state_dir)
     _print(row, as_json, "{folder} of {inviter} is yours to use ({permission}), on a mount as {name}")
 
 
