@@ -62,6 +62,19 @@ class CommandLine:
         """The document that a command prints with ``--json``; it must succeed."""
         return json.loads(self.ok(*arguments, "--json"))
 
+    def bytes(self, *arguments: str) -> bytes:
+        """What a command that must succeed writes, run as a program of its own."""
+        done = subprocess.run(
+            [*VFSMOUNT, *arguments],
+            env=clean_environment({**self.env, "XDG_STATE_HOME": str(self._state)}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
     def names(self) -> list[str]:
         """The folders that are listed."""
         return [row["name"] for row in self.json("list")]
