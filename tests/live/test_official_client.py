@@ -161,7 +161,7 @@ def write(us: CommandLine, raw: RawClient, folder: str, work: Path, path: str, d
 def listed(us: CommandLine, raw: RawClient, folder: str, path: str) -> set[str]:
     """Names in a directory, without the server's own."""
     if "ls" in COMMANDS:
-        found = set(us.ok("ls", folder, path).split())
+        found = {line.split()[-1] for line in us.ok("ls", folder, path).splitlines()}
     else:
         found = {item["name"] for item in raw.ok("GET", f"/folders/{folder}/files?path={path}")["items"]}
     return found - {".upload"}
