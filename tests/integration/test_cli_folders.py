@@ -187,6 +187,25 @@ def test_options_of_somebody_elses_folder_are_denied(both: Embedded, as_user: As
     assert as_user("owner").json("options", name)["cloneable"] is False
 
 
+def test_commands_work_with_a_login_as_well(both: Embedded, as_user: As) -> None:
+    owner, friend = as_user("owner"), as_user("friend")
+    for run in (owner, friend):
+        run.env["BACKEND_ENDPOINT_TYPE"] = "session"
+    # One login at an endpoint is kept, that of who came last.
+    assert owner("login").code == 0
+    name, email = new_name(), both.env("friend")["BACKEND_USER"]
+    assert owner.json("create", name, "--cloneable")["is_owner"]
+    assert owner.json("clone", name, f"{name}-2")["outcome"] == "done"
+    assert owner.json("invite", name, email)["invited"] == [email]
+    assert friend("login").code == 0
+    friend.ok("accept", name)
+    assert name in friend.names()
+    friend.ok("leave", name)
+    assert owner("login").code == 0
+    owner.ok("delete", "--yes", name)
+    assert name not in owner.names()
+
+
 # --- clone -------------------------------------------------------------------------------------
 
 
@@ -219,6 +238,15 @@ def test_clone_that_hangs_is_given_up_and_says_so(both: Embedded, run: CommandLi
     assert time.monotonic() - began < 30
     assert said.code == UNREACHABLE
     assert "has not said within 1 s" in said.err and name in said.err
+
+
+def test_clone_that_fails_on_the_server_says_what_the_server_says(both: Embedded, run: CommandLine) -> None:
+    name, copy = new_name(), new_name()
+    ident = run.json("create", name, "--cloneable")["id"]
+    both.folder_dir(ident).rmdir()
+    said = run("clone", name, copy)
+    assert said.code == FAILED
+    assert f"cloning {name} to {copy}" in said.err and "No such file or directory" in said.err
 
 
 def test_clone_of_what_is_not_cloneable_says_how(both: Embedded, run: CommandLine) -> None:

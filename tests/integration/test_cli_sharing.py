@@ -129,6 +129,9 @@ def test_who_is_passed_over_is_told(both: Embedded, owner: CommandLine, email: s
     owner.ok("invite", "-p", "ro", name, email)
     result = owner.json("invite", name, email)
     assert (result["invited"], result["waiting"], result["unknown"]) == ([], {email: "ro"}, [])
+    said = owner("invite", name, both.env("owner")["BACKEND_USER"])
+    assert said.code == NOT_FOUND
+    assert "nobody has the address" in said.err
     said = owner("invite", name, email, nobody)
     if both.dialect == "23.09":
         assert said.code == NOT_FOUND

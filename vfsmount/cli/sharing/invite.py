@@ -12,7 +12,7 @@ from vfsmount.cli.folders.naming import about, find
 from vfsmount.cli.folders.settings import permission_option
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
-from vfsmount.errors import InvalidRequest, PermissionDenied
+from vfsmount.errors import InvalidRequest, NotFound, PermissionDenied
 
 if TYPE_CHECKING:
     from vfsmount.api.client import Client
@@ -50,7 +50,12 @@ async def _invite(client: Client, wanted: str, emails: tuple[str, ...], permissi
     if not folder.is_owner:
         raise PermissionDenied(f"{name}: only its owner may invite others")
     with about(name):
-        invited = await client.invite(folder, emails, permission)
+        try:
+            invited = await client.invite(folder, emails, permission)
+        except NotFound as e:
+            if "invitation" not in e.detail.lower():
+                raise
+            invited = []  # how 23.09 says that it knows none of the addresses, or only the caller's
     left = [email for email in dict.fromkeys(emails) if email not in invited]
     waiting = {}
     if left:  # passed over in silence, for one of two reasons
