@@ -14,6 +14,7 @@ import argparse
 import filecmp
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -98,8 +99,10 @@ def official(place: Place, folder: str, source: Path) -> list[str]:
     return [official_client(), *words, "--override-storage-proxy", place.override, folder, source.name]
 
 
-def seconds(place: Place, command: Callable[[Place, str, Path], list[str]], source: Path) -> float:
-    """How long one upload took; what arrived is compared with the source."""
+def seconds(
+    place: Place, command: Callable[[Place, str, Path], list[str]], source: Path
+) -> tuple[float, float]:
+    """How long one upload took, and computed; what arrived is compared with the source."""
     with place.folder() as (name, disk), tempfile.TemporaryDirectory() as home:
         words = command(place, name, source)
         places = {"HOME": home, "XDG_STATE_HOME": f"{home}/state", "XDG_CACHE_HOME": f"{home}/cache"}
@@ -107,15 +110,20 @@ def seconds(place: Place, command: Callable[[Place, str, Path], list[str]], sour
         env = clean_environment({**place.env, **places, "PYTHONPATH": str(Path(__file__).parents[1])})
         if command is official:
             env.pop("BACKEND_OVERRIDE_STORAGE_PROXY")  # reading it never ends in that client
-        began = time.monotonic()
+        began, before_s = time.monotonic(), _cpu_s()
         done = subprocess.run(words, env=env, cwd=source.parent, capture_output=True, text=True, check=False)
-        took_s = time.monotonic() - began
+        took_s, cpu_s = time.monotonic() - began, _cpu_s() - before_s
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         names = sorted(p.name for p in source.iterdir())
         arrived = disk / source.name
         same, differs, missing = filecmp.cmpfiles(source, arrived, names, shallow=False)
         assert (len(same), differs, missing) == (len(names), [], [])
-    return took_s
+    return took_s, cpu_s
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> int:
@@ -129,6 +137,7 @@ def main() -> int:
     args = parser.parse_args()
     official_client()  # installed before any clock runs
     took: dict[str, list[float]] = {"ours": [], "official": []}
+    computed: dict[str, list[float]] = {"ours": [], "official": []}
     commands = {"ours": ours, "official": official}
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -144,7 +153,9 @@ def main() -> int:
             write_noise(source / f"f{n:04d}", args.size)
         for number in range(args.rounds):
             for who in sorted(commands, reverse=bool(number % 2)):
-                took[who].append(seconds(place, commands[who], source))
+                took_s, cpu_s = seconds(place, commands[who], source)
+                took[who].append(took_s)
+                computed[who].append(cpu_s)
                 print(f"round {number + 1}: {who} {took[who][-1]:.1f} s", file=sys.stderr, flush=True)
         late = place.late()
         shutil.rmtree(source)
@@ -158,6 +169,7 @@ def main() -> int:
         "mbit": args.mbit,
         "ours_s": [round(s, 2) for s in took["ours"]],
         "official_s": [round(s, 2) for s in took["official"]],
+        "cpu_s": {who: round(statistics.median(all_s), 2) for who, all_s in computed.items()},
         "ratio": round(ratio, 2),
         "target": TARGET,
         "late_part": round(late, 4),

@@ -159,9 +159,21 @@ def _bar(text: str) -> Progress:
     """A bar where somebody looks, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    # Whatever the names are, the bar and the time keep their room.
+    what = TextColumn(
+        "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    )
+    bar = Progress(
+        BarColumn(20),
+        TimeElapsedColumn(),
+        what,
+        console=console,
+        expand=True,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     bar.add_task(show.printable(text), total=None)
     return bar
