@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.fuse.conftest import Site
-from tests.support.embedded import RawClient
+from tests.support.embedded import RawClient, eventually
 from tests.support.mounting import Mounted
+
+FOLDERS_S = 10.0  # how long the list of folders is believed (vfs.policy)
+SLACK_S = 20.0  # for a machine that is busy
+
+
+def email(site: Site, user: str) -> str:
+    """A user's address."""
+    live = {"owner": "user1@example.org", "friend": "user2@example.org"}
+    return site.env_of(user)["BACKEND_USER"] if site.embedded else live[user]
+
+
+def invite(site: Site, inviter: RawClient, name: str, permission: str, guest: str) -> None:
+    body = {"permission": permission, "emails": [email(site, guest)]}
+    inviter.ok("POST", f"/folders/{name}/invite", body)
 
 
 def share(site: Site, friend: RawClient, name: str, permission: str) -> None:
-    email = {"live": "user2@example.org"}.get("" if site.embedded else "live") or site.env_of("friend")[
-        "BACKEND_USER"
-    ]
-    site.owner.ok("POST", f"/folders/{name}/invite", {"permission": permission, "emails": [email]})
-    for invitation in friend.ok("GET", "/folders/invitations/list")["invitations"]:
+    invite(site, site.owner, name, permission, "friend")
+    accept(friend, name)
+
+
+def accept(guest: RawClient, name: str) -> None:
+    for invitation in guest.ok("GET", "/folders/invitations/list")["invitations"]:
         if invitation["vfolder_name"] == name:
-            friend.ok("POST", "/folders/invitations/accept", {"inv_id": invitation["id"]})
+            guest.ok("POST", "/folders/invitations/accept", {"inv_id": invitation["id"]})
 
 
 WRITES: dict[str, Callable[[Path], object]] = {
@@ -96,3 +112,32 @@ def test_read_only_mount_refuses_everything(site: Site, folder: Path, tmp_path: 
 def test_only_chosen_folders_are_shown(site: Site, folder: Path, tmp_path: Path) -> None:
     with Mounted(tmp_path, site.env, "--folder", folder.name) as mounted:
         assert os.listdir(mounted.path) == [folder.name]
+
+
+@pytest.mark.beside
+def test_folders_appear_and_vanish_within_ten_seconds(site: Site) -> None:
+    friend = site.client("friend")
+    mine, theirs = (f"{who}-{secrets.token_hex(4)}" for who in ("mine", "theirs"))
+    created = friend.ok("POST", "/folders", {"name": theirs})
+    both = {mine, theirs}
+
+    def shown() -> tuple[set[str], set[str]]:
+        """By name, and in the listing. Of names that were not there it is believed that they are not."""
+        by_name = {name for name in both if (site.mounted.path / name).exists()}
+        return by_name, both & set(os.listdir(site.mounted.path))
+
+    try:
+        assert shown() == (set(), set())
+        invite(site, friend, theirs, "ro", "owner")
+        accept(site.owner, theirs)
+        site.owner.ok("POST", "/folders", {"name": mine})
+        eventually(lambda: shown() == (both, both), FOLDERS_S + SLACK_S)
+        (grant,) = friend.ok("GET", f"/folders/_/shared?vfolder_id={created['id']}")["shared"]
+        body = {"vfolder": created["id"], "user": grant["shared_to"]["uuid"], "perm": None}
+        friend.ok("POST", "/folders/_/shared", body)
+        site.owner.ok("DELETE", f"/folders/{mine}")
+        eventually(lambda: shown() == (set(), set()), FOLDERS_S + SLACK_S)
+    finally:
+        friend.ok("DELETE", f"/folders/{theirs}")
+        friend.close()
+        site.owner.call("DELETE", f"/folders/{mine}")

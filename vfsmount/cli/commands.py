@@ -10,7 +10,8 @@ import importlib
 
 import click
 
-# name → (module that holds the command under the name `command`, one line for --help), by chapter
+# name → (module that holds the command under the name `command`, or as MODULE:NAME; one line for --help),
+# by chapter
 CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
     "Mounts": {
         "mount": ("vfsmount.cli.mount", "Mount every accessible vfolder (the default command)."),
@@ -26,6 +27,26 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Folders": {
         "list": ("vfsmount.cli.folders.listing", "List the vfolders you may access."),
+        "info": ("vfsmount.cli.folders.info", "Show all that the server tells of one folder."),
+        "create": ("vfsmount.cli.folders.create", "Create a folder."),
+        "list-hosts": ("vfsmount.cli.folders.hosts", "List the storage hosts you may use."),
+        "rename": ("vfsmount.cli.folders.rename", "Give a folder another name."),
+        "clone": ("vfsmount.cli.folders.clone", "Copy a folder on the server."),
+        "options": ("vfsmount.cli.folders.options_cmd", "Show or change a folder's options."),
+        "delete": ("vfsmount.cli.folders.delete", "Delete a folder with all it holds."),
+        "trash": ("vfsmount.cli.folders.trash", "List, restore or purge deleted folders (26.x)."),
+    },
+    "Sharing": {
+        "invite": ("vfsmount.cli.sharing.invite", "Offer a folder of yours to other users."),
+        "invitations": ("vfsmount.cli.sharing.invitations", "List invitations that wait for an answer."),
+        "accept": ("vfsmount.cli.sharing.answers:accept", "Accept an invitation."),
+        "reject": ("vfsmount.cli.sharing.answers:reject", "Reject an invitation."),
+        "cancel": ("vfsmount.cli.sharing.answers:cancel", "Take an invitation of yours back."),
+        "shared": ("vfsmount.cli.sharing.shared", "List who may use which folder of yours."),
+        "permission": ("vfsmount.cli.sharing.permission", "Change what somebody may do in a folder."),
+        "share": ("vfsmount.cli.sharing.share:share", "Give members of a project a permission of their own."),
+        "unshare": ("vfsmount.cli.sharing.share:unshare", "Take a folder back from users."),
+        "leave": ("vfsmount.cli.sharing.leave", "Give up a folder that somebody shares with you."),
     },
     "Sessions and dotfiles": {
         "dotfile": ("vfsmount.cli.dotfile", "Small files that every session starts with."),
@@ -39,14 +60,30 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 # Of the official client's `backend.ai vfolder`; other spellings it knows → our name.
-VFOLDER = {"list": "list"}
+VFOLDER = {
+    "list": "list",
+    "list-hosts": "list-hosts",
+    "info": "info",
+    "create": "create",
+    "rename": "rename",
+    "clone": "clone",
+    "update-options": "options",
+    "delete": "delete",
+    "trash": "trash",
+    "invite": "invite",
+    "invitations": "invitations",
+    "share": "share",
+    "unshare": "unshare",
+    "leave": "leave",
+}
 
 COMMANDS = {name: entry for chapter in CHAPTERS.values() for name, entry in chapter.items()}
 
 
 def load(name: str) -> click.Command:
     """The command of that name."""
-    command = importlib.import_module(COMMANDS[name][0]).command
+    module, _, own_name = COMMANDS[name][0].partition(":")
+    command = getattr(importlib.import_module(module), own_name or "command")
     assert isinstance(command, click.Command)
     return command
 

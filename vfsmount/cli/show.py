@@ -48,16 +48,17 @@ def utc(at_ns: int) -> str | None:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_ns / 1e9)) if at_ns else None
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, headed: bool = True) -> None:
     """Rows in columns on stdout; where no terminal is, lines of any width.
 
-    Titles that begin with ``>`` (which is not shown) are of columns of numbers.
+    Titles that begin with ``>`` (which is not shown) are of columns of numbers. Without `headed` no
+    title is shown.
     """
     from rich.table import Table
     from rich.text import Text
 
     console = stdout_console()
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=headed)
     for title in titles:
         # A name that is cut off is of no use.
         justify: Any = "right" if title.startswith(">") else "left"

@@ -1,4 +1,4 @@
-# Shared by up, down and status; WORK is set.
+# Shared by up, down, status and client; WORK is set.
 SERVERS=(pg redis etcd storage-proxy manager)
 
 # Prints the process id of a server if it runs and is ours. Ids are used again after a reboot, and a
@@ -13,3 +13,13 @@ pid_of() {
   case $cwd in "$WORK" | "$WORK"/*) echo "$pid" ;; *) return 1 ;; esac
 }
 alive() { pid_of "$1" >/dev/null; }
+
+# 23.09 runs on Python 3.11 and nothing newer.
+is_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
+makes_venvs() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
+find_python() {
+  local candidate
+  for candidate in python3.11 python3 /usr/bin/python3.11; do
+    if is_311 "$candidate" && makes_venvs "$candidate"; then echo "$candidate" && return; fi
+  done
+}

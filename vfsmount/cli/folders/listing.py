@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.folders.naming import names_on_mount
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
-from vfsmount.core.foldernames import shown_folders
 from vfsmount.values import Folder
 
 if TYPE_CHECKING:
@@ -26,17 +25,13 @@ def command(everything: bool, as_json: bool, flags: Flags) -> None:
     rows = with_client(flags, lambda client: _rows(client, everything))
     if as_json:
         show.as_json(rows)
-        return
-    titles = ("NAME", "HOST", "OWNER", "PERMISSION", "STATUS", "USAGE", "CREATED")
-    show.table(titles, [_line(row) for row in rows])
+    else:
+        print_table(rows)
 
 
 async def _rows(client: Client, everything: bool) -> list[dict[str, Any]]:
     folders = await client.list_folders()
-    names = {
-        entry.folder.id: os.fsdecode(entry.name)
-        for entry in shown_folders(folders, addressed_by_name=not client.traits.by_id)
-    }
+    names = names_on_mount(client, folders)
     found = [f for f in folders if everything or f.id in names]
     return sorted((describe(f, names.get(f.id, f.name)) for f in found), key=lambda row: row["name"])
 
@@ -59,7 +54,18 @@ def describe(folder: Folder, name: str) -> dict[str, Any]:
     }
 
 
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Folders as `describe` has them, for people."""
+    titles = ("NAME", "HOST", "OWNER", "PERMISSION", "STATUS", "USAGE", "CREATED")
+    show.table(titles, [_line(row) for row in rows])
+
+
+def owner_of(row: dict[str, Any]) -> str:
+    """Whose a folder is, for people."""
+    return "you" if row["is_owner"] else str(row["owner"] or row["ownership"])
+
+
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
-    owner = "you" if row["is_owner"] else row["owner"] or row["ownership"]
     created = show.moment(row["created_ns"])
+    owner = owner_of(row)
     return row["name"], row["host"], owner, row["permission"], row["status"], row["usage_mode"], created

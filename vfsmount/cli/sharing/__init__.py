@@ -1,0 +1,1 @@
+"""Commands about who else may use a folder."""
