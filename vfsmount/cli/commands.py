@@ -27,6 +27,14 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
     "Folders": {
         "list": ("vfsmount.cli.folders.listing", "List the vfolders you may access."),
     },
+    "Files": {
+        "ls": ("vfsmount.cli.files.ls", "List files of a folder."),
+        "cat": ("vfsmount.cli.files.cat", "Write files of a folder to standard output."),
+        "du": ("vfsmount.cli.files.du", "Add up the sizes of files of a folder."),
+        "mkdir": ("vfsmount.cli.files.mkdir", "Make directories in a folder."),
+        "mv": ("vfsmount.cli.files.mv", "Move or rename files within a folder."),
+        "rm": ("vfsmount.cli.files.rm", "Remove files of a folder."),
+    },
     "Sessions and dotfiles": {
         "dotfile": ("vfsmount.cli.dotfile", "Small files that every session starts with."),
         "run": ("vfsmount.cli.run", "Run a command where folders stand as a session sees them."),
@@ -39,7 +47,14 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 # Of the official client's `backend.ai vfolder`; other spellings it knows → our name.
-VFOLDER = {"list": "list"}
+VFOLDER = {
+    "list": "list",
+    "ls": "ls",
+    "mkdir": "mkdir",
+    "mv": "mv",
+    "rm": "rm",
+    "delete-file": "rm",
+}
 
 COMMANDS = {name: entry for chapter in CHAPTERS.values() for name, entry in chapter.items()}
 
