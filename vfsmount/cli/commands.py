@@ -33,6 +33,7 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "du": ("vfsmount.cli.files.du", "Add up the sizes of files of a folder."),
         "mkdir": ("vfsmount.cli.files.mkdir", "Make directories in a folder."),
         "mv": ("vfsmount.cli.files.mv", "Move or rename files within a folder."),
+        "rename-file": ("vfsmount.cli.files.rename_file", "Rename a file of a folder in its directory."),
         "rm": ("vfsmount.cli.files.rm", "Remove files of a folder."),
     },
     "Sessions and dotfiles": {
@@ -52,6 +53,7 @@ VFOLDER = {
     "ls": "ls",
     "mkdir": "mkdir",
     "mv": "mv",
+    "rename-file": "rename-file",
     "rm": "rm",
     "delete-file": "rm",
 }

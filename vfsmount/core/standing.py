@@ -47,6 +47,11 @@ class Standing:
     def is_dir(self) -> bool:
         return self.kind is Kind.DIRECTORY
 
+    @property
+    def certain(self) -> bool:
+        """Whether it is what it looks like, under its real path."""
+        return self.listed and not self.through_link
+
 
 NOTHING = Standing(None)
 
@@ -74,7 +79,7 @@ def check_no_link(at: Standing, does: str, *, unlisted: bool, links: bool = Fals
         return None
     if at.kind is Kind.SYMLINK:
         return NotSupported(f"is a symlink: the server {does} what it points to, and not the link")
-    if (at.through_link or not at.listed) and not unlisted:
+    if not at.certain and not unlisted:
         if at.listed:
             return NotSupported("a directory above it is, or may be, a symlink; name its real path")
         return NotSupported(

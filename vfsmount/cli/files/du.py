@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from vfsmount.cli import show
-from vfsmount.cli.files.tree import Failures, Look, Trees, with_trees
+from vfsmount.cli.files.tree import Failures, Look, Trees, named, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
 from vfsmount.core.sums import Sum, Sums
-from vfsmount.errors import NotADirectory, NotFound, PermissionDenied, VfsError
+from vfsmount.errors import NotADirectory, NotFound, PermissionDenied, RemoteError, VfsError
 from vfsmount.values import Kind
 
 
@@ -69,10 +69,10 @@ async def _add_up(trees: Trees, target: Target, output: _Output) -> None:
     top = target.path
     try:
         first = await tree.list(top)
-    except (NotFound, NotADirectory, PermissionDenied) as e:
+    except (NotFound, NotADirectory, PermissionDenied, RemoteError) as e:
         at = (await tree.look([top]))[top] if top else None
         if at is None or at.entry is None:
-            raise type(e)(f"{target.shown}: {e}") from e
+            raise named(target.shown, e) from e
         output.add(target, Sum(top, 0, at.entry.size, 1), is_file=True)
         return
 

@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from vfsmount.cli import show
-from vfsmount.cli.files.tree import Failures, Look, Tree, Trees, with_trees
+from vfsmount.cli.files.tree import Failures, Look, Tree, Trees, named, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
 from vfsmount.core.standing import Standing
-from vfsmount.errors import NotADirectory, NotFound, PermissionDenied, VfsError
+from vfsmount.errors import NotADirectory, NotFound, PermissionDenied, RemoteError, VfsError
 from vfsmount.values import Kind, RemoteEntry
 
 _TYPES = {
@@ -122,11 +122,11 @@ async def _list(tree: Tree, target: Target, recursive: bool, output: _Output) ->
 
     try:
         found = await tree.list(target.path)
-    except (NotFound, NotADirectory, PermissionDenied) as e:
+    except (NotFound, NotADirectory, PermissionDenied, RemoteError) as e:
         # A file, or a link to one, or out of the folder.
         at = (await tree.look([target.path]))[target.path] if target.path else Standing(None)
         if at.entry is None:
-            raise type(e)(f"{target.shown}: {e}") from e
+            raise named(target.shown, e) from e
         output.file(target, at.entry)
         return
     if not recursive:

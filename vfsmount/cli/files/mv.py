@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -41,19 +41,35 @@ def command(
     if len(targets) < 2:
         raise click.UsageError("name what to move and where to: vfsmount mv NAME SRC DST")
     slashes = [word.endswith(("/", "/.")) for word in words[-len(targets) :]]
-    options = _Options(replace=not no_clobber, exact=exact, verbose=verbose, unlisted=unlisted)
-    return with_trees(flags, targets, state_dir, lambda trees: _run(trees, targets, slashes, options))
+    options = Options(replace=not no_clobber, exact=exact, verbose=verbose, unlisted=unlisted)
+    return with_trees(flags, targets, state_dir, lambda trees: move_all(trees, targets, slashes, options))
 
 
-class _Options:
-    def __init__(self, *, replace: bool, exact: bool, verbose: bool, unlisted: bool) -> None:
-        self.replace = replace
-        self.exact = exact
-        self.verbose = verbose
-        self.unlisted = unlisted
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user chose.
+
+    Attributes:
+        replace: a file that is there may be replaced.
+        exact: the target is never a directory to move into.
+        unlisted: what only a cut listing would show is taken for what it looks like.
+    """
+
+    replace: bool = True
+    exact: bool = False
+    verbose: bool = False
+    unlisted: bool = False
 
 
-async def _run(trees: Trees, targets: Sequence[Target], slashes: Sequence[bool], options: _Options) -> int:
+async def move_all(trees: Trees, targets: Sequence[Target], slashes: Sequence[bool], options: Options) -> int:
+    """Move all but the last of the targets to the last; the exit status.
+
+    Args:
+        slashes: which of them were written with a slash at the end.
+
+    Raises:
+        CrossFolder, and what keeps the folder from being used at all.
+    """
     tree = await trees.of(targets[0])
     for target in targets[1:]:
         other = await trees.of(target)
@@ -83,7 +99,7 @@ async def _run(trees: Trees, targets: Sequence[Target], slashes: Sequence[bool],
 
 
 async def _move(
-    tree: Tree, path: str, slash: bool, to: str, to_slash: bool, several: bool, options: _Options
+    tree: Tree, path: str, slash: bool, to: str, to_slash: bool, several: bool, options: Options
 ) -> str:
     """Move one; the path that it has now."""
     looked = await tree.look([path, to])

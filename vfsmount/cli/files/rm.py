@@ -11,7 +11,7 @@ from vfsmount.cli.files.tree import Failures, Trees, grouped, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
 from vfsmount.core.standing import check_removable
-from vfsmount.errors import NotFound
+from vfsmount.errors import NotFound, VfsError
 from vfsmount.values import Kind
 
 
@@ -59,22 +59,33 @@ async def _run(
     failures = Failures()
     for group in grouped(targets):
         tree = await trees.of(group[0])
-        by_path = {target.path: target for target in group}
-        await tree.settle(list(by_path))
-        wanted: dict[str, Kind] = {}
-        for path, at in (await tree.look(by_path)).items():
-            error = check_removable(at, recursive=recursive, unlisted=unlisted, links=tree.links)
-            if error is None and at.kind is not None:
-                wanted[path] = at.kind
-            elif error is not None and not (force and isinstance(error, NotFound)):
-                failures.add(by_path[path].shown, error)
-        failed = await tree.remove(wanted)
-        for path, error in failed.items():
-            failures.add(by_path[path].shown, error)
-        gone = [path for path in wanted if path not in failed]
-        if verbose:
-            for path in gone:
-                click.echo(f"removed {by_path[path].shown}")
-        if wanted:
-            await tree.settled(list(wanted))
+        todo = {target.path: target for target in group}
+        await tree.settle(list(todo))
+        changed: list[str] = []
+        hopeful = True
+        while todo and hopeful:
+            wanted: dict[str, Kind] = {}
+            doubtful: dict[str, VfsError] = {}
+            for path, at in (await tree.look(todo)).items():
+                error = check_removable(at, recursive=recursive, unlisted=unlisted, links=tree.links)
+                if error is None and at.kind is not None:
+                    wanted[path] = at.kind
+                elif error is not None and at.kind is not None and not at.certain:
+                    doubtful[path] = error
+                elif error is not None and not (force and isinstance(error, NotFound)):
+                    failures.add(todo[path].shown, error)
+            failed = await tree.remove(wanted)
+            changed += wanted
+            for path in wanted:
+                if path in failed:
+                    failures.add(todo[path].shown, failed[path])
+                elif verbose:
+                    click.echo(f"removed {todo[path].shown}")
+            # Where some have gone, a cut listing shows others.
+            hopeful = len(failed) < len(wanted)
+            todo = {path: todo[path] for path in doubtful}
+        for path, target in todo.items():
+            failures.add(target.shown, doubtful[path])
+        if changed:
+            await tree.settled(changed)
     return failures.code

@@ -18,7 +18,7 @@ from vfsmount.cli.exit_codes import FAILED, OK, exit_code
 from vfsmount.cli.options import Flags
 from vfsmount.cli.target import Target, folder_of
 from vfsmount.core.standing import Standing
-from vfsmount.errors import VfsError
+from vfsmount.errors import RemoteError, VfsError
 from vfsmount.values import Kind, Listing
 
 if TYPE_CHECKING:
@@ -139,6 +139,13 @@ class Failures:
     @property
     def as_json(self) -> list[dict[str, str]]:
         return [{"path": shown, "reason": reason} for shown, reason in self.told]
+
+
+def named(shown: str, error: VfsError) -> VfsError:
+    """The error with what it is about in front; of a class with the same exit status."""
+    if isinstance(error, RemoteError):
+        return RemoteError(f"{shown}: {error}", status=error.status)
+    return type(error)(f"{shown}: {error}")
 
 
 def grouped(targets: Sequence[Target]) -> list[list[Target]]:
