@@ -166,6 +166,9 @@ class MountTree:
     async def move(self, src: str, dst: str, kind: Kind) -> None:
         await _in_thread(partial(os.rename, src, dst, src_dir_fd=self._root, dst_dir_fd=self._root))
 
+    def close(self) -> None:
+        os.close(self._root)
+
     def _open(self, path: str, flags: int) -> int:
         return os.open(path or ".", flags | os.O_CLOEXEC, dir_fd=self._root)
 

@@ -180,6 +180,9 @@ class RemoteTree:
                     f"somebody made a directory {dst} meanwhile; the file is in it now"
                 ) from None
 
+    def close(self) -> None:
+        """Nothing: the client is closed by whoever made it."""
+
     async def remove(self, found: Mapping[str, Kind]) -> dict[str, VfsError]:
         """See `tree.Tree`: goes on until looking shows that everything is gone, or nothing moves."""
         trees = outermost(p for p, kind in found.items() if kind is Kind.DIRECTORY)

@@ -75,6 +75,9 @@ class Tree(Protocol):
     async def move(self, src: str, dst: str, kind: Kind) -> None:
         """Give a name another one, where `core.standing.check_move` has nothing against it."""
 
+    def close(self) -> None:
+        """Let go of everything; it cannot be used afterwards."""
+
 
 class Trees:
     """The trees of one command, one for each folder and way to it."""
@@ -106,6 +109,11 @@ class Trees:
             self._trees[key] = RemoteTree(self._client, folder, self._state_dir)
         return self._trees[key]
 
+    def close(self) -> None:
+        """Close all of them."""
+        for tree in self._trees.values():
+            tree.close()
+
 
 def with_trees(
     flags: Flags, targets: Sequence[Target], state_dir: Path, work: Callable[[Trees], Awaitable[T]]
@@ -117,9 +125,20 @@ def with_trees(
     """
     from vfsmount.cli.remote import alone, with_client
 
+    async def run(client: Client | None) -> T:
+        trees = Trees(client, state_dir)
+        try:
+            result = await work(trees)
+        except Exception:
+            trees.close()
+            raise
+        # Not where we are cancelled: a thread that was given up may still use what is open.
+        trees.close()
+        return result
+
     if all(target.mount is not None for target in targets):
-        return alone(lambda: work(Trees(None, state_dir)))
-    return with_client(flags, lambda client: work(Trees(client, state_dir)))
+        return alone(lambda: run(None))
+    return with_client(flags, run)
 
 
 class Failures:
