@@ -492,6 +492,13 @@ def unlisted(site: Site, directory: str = "") -> list[str]:
     return sorted(set(os.listdir(site.disk / directory)) - {e["name"] for e in found})
 
 
+def test_rm_recursive_takes_what_nobody_can_list(site: Site) -> None:
+    (site.disk / "d/e").mkdir(parents=True)
+    (site.disk / "d/e" / os.fsdecode(b"\xff")).write_text("x")  # 26.x cannot list its directory
+    site.run("rm", "-r", site.name, "d/e")
+    assert site.there() == ["d"]
+
+
 def test_what_a_cut_listing_does_not_show_is_found(cut: Site) -> None:
     for n in range(12):
         cut.put(f"f{n}")
