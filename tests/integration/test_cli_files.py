@@ -439,6 +439,17 @@ def test_rm_sends_few_calls(site: Site) -> None:
     assert sum(n for (_, _, route), n in calls.items() if "delete-files" in route) == 3
     # One listing before and one after, twice, because the first shows 1000 of them.
     assert sum(n for (_, _, route), n in calls.items() if route.endswith("/files")) == 4
+    assert sum(n for (_, _, route), n in calls.items() if "request-download" in route) <= 2
+
+
+def test_rm_of_directories_asks_for_none_of_them_afterwards(site: Site) -> None:
+    site.put("x")
+    for n in range(30):
+        site.put(f"d{n}/x")
+    site.server.reset_calls()
+    site.run("rm", "-r", site.name, *(f"d{n}" for n in range(30)))
+    assert site.there() == ["x"]
+    assert sum(site.server.calls("manager").values()) <= 8 and not site.server.calls("storage")
 
 
 def test_rm_notices_what_stays_although_the_server_says_yes(

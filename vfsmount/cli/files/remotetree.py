@@ -107,7 +107,15 @@ class RemoteTree:
         entry = next((e for e in listing.entries if e.name == wanted), None)
         if entry is not None:
             return Standing(entry.kind, entry=entry)
+        limit = self._client.listing_limit(self._folder)
+        if not listing.unfit and limit.is_surely_whole(listing.count):
+            return NOTHING
         # A listing may be cut after any number of entries, so what it does not show is asked for.
+        above = path.removesuffix(name)
+        for e in (e for e in listing.entries if e.kind is Kind.FILE):
+            # Where a file that is there is found, one that is not found is not there: a call less for each.
+            self._transfers.is_there(self._folder, above + os.fsdecode(e.name))
+            break
         try:
             version = await self._transfers.stat(self._folder, path)
         except IsADirectory:
@@ -120,7 +128,7 @@ class RemoteTree:
             return NOTHING  # where nobody may download, a whole listing has to do
         else:
             found = Standing(Kind.FILE, listed=False, entry=_probed(wanted, version))
-        self._client.listing_limit(self._folder).missed(listing.count)
+        limit.missed(listing.count)
         return found
 
     async def _listing(self, path: str) -> Listing | VfsError:
