@@ -39,6 +39,15 @@ def test_longer_listing_ends_suspicion_of_shorter_ones() -> None:
     assert not limit.may_be_cut(10)
 
 
+def test_listing_is_whole_where_longer_ones_come() -> None:
+    limit = ListingLimit()
+    limit.saw(7, 0.0)
+    assert limit.is_surely_whole(6) and not limit.is_surely_whole(7) and not limit.is_surely_whole(8)
+    limit.missed(7)
+    limit.saw(3, 601.0)
+    assert limit.is_surely_whole(6) and not limit.is_surely_whole(7)
+
+
 def test_what_was_seen_long_ago_proves_nothing() -> None:
     limit = ListingLimit()
     limit.saw(5000, 0.0)

@@ -48,6 +48,15 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "unshare": ("vfsmount.cli.sharing.share:unshare", "Take a folder back from users."),
         "leave": ("vfsmount.cli.sharing.leave", "Give up a folder that somebody shares with you."),
     },
+    "Files": {
+        "ls": ("vfsmount.cli.files.ls", "List files of a folder."),
+        "cat": ("vfsmount.cli.files.cat", "Write files of a folder to standard output."),
+        "du": ("vfsmount.cli.files.du", "Add up the sizes of files of a folder."),
+        "mkdir": ("vfsmount.cli.files.mkdir", "Make directories in a folder."),
+        "mv": ("vfsmount.cli.files.mv", "Move or rename files within a folder."),
+        "rename-file": ("vfsmount.cli.files.rename_file", "Rename a file of a folder in its directory."),
+        "rm": ("vfsmount.cli.files.rm", "Remove files of a folder."),
+    },
     "Sessions and dotfiles": {
         "dotfile": ("vfsmount.cli.dotfile", "Small files that every session starts with."),
         "run": ("vfsmount.cli.run", "Run a command where folders stand as a session sees them."),
@@ -75,6 +84,12 @@ VFOLDER = {
     "share": "share",
     "unshare": "unshare",
     "leave": "leave",
+    "ls": "ls",
+    "mkdir": "mkdir",
+    "mv": "mv",
+    "rename-file": "rename-file",
+    "rm": "rm",
+    "delete-file": "rm",
 }
 
 COMMANDS = {name: entry for chapter in CHAPTERS.values() for name, entry in chapter.items()}

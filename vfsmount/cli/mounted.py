@@ -78,7 +78,12 @@ def showing(folder_id: str, state_dir: Path) -> list[Showing]:
 
 
 def settle(
-    folder_id: str, paths: Sequence[str], deadline: float | None = None, *, state_dir: Path
+    folder_id: str,
+    paths: Sequence[str],
+    deadline: float | None = None,
+    *,
+    state_dir: Path,
+    otherwise: str = "nothing was done",
 ) -> list[Showing]:
     """Return when nothing at or below these paths is unsent on any running mount of this user.
 
@@ -87,6 +92,7 @@ def settle(
     Args:
         paths: in the folder, "" is all of it.
         deadline: of `time.monotonic`; None: for as long as something moves.
+        otherwise: what to say of the command in an error.
 
     Returns:
         The mounts that show the folder, for `tell`.
@@ -99,8 +105,11 @@ def settle(
     with ExitStack() as stack:
         notice = _Notice(stack)
         for mount in mounts:
-            for left in _waited(mount, paths, deadline):
-                notice.left(mount, left)
+            try:
+                for left in _waited(mount, paths, deadline):
+                    notice.left(mount, left)
+            except Unsent as e:
+                raise Unsent(f"{e}; {otherwise}") from e
     return mounts
 
 
@@ -141,7 +150,7 @@ def _waited(mount: Showing, paths: Sequence[str], deadline: float | None) -> Ite
             elif time.monotonic() - moved_at > STALL_S:
                 raise Unsent(
                     f"the mount on {mountpoint} has {_files(*left)} unsent here and has sent nothing for "
-                    f"{show.duration(STALL_S)} ('vfsmount status' tells why); nothing was done"
+                    f"{show.duration(STALL_S)} ('vfsmount status' tells why)"
                 )
             yield left
     except TimeoutError:
@@ -157,7 +166,7 @@ def _refused(mountpoint: str, failed: list[dict[str, Any]], files: int) -> str:
     first, more = failed[0], len(failed) - 1
     name = os.path.join(mountpoint, first["name"]).rstrip("/")
     others = f" (and {more} more)" if more else ""
-    return f"{name} is not on the server: {first['reason']}{others}; nothing was done"
+    return f"{name} is not on the server: {first['reason']}{others}"
 
 
 def _files(files: int, size: int) -> str:

@@ -26,8 +26,6 @@ def with_client(flags: Flags, work: Callable[[Client], Awaitable[T]]) -> T:
     Raises:
         ConfigError, AuthFailed, RemoteUnavailable, and what the work raises, never in a group.
     """
-    import trio
-
     from vfsmount.api.client import Client
     from vfsmount.config import load_settings
 
@@ -40,8 +38,15 @@ def with_client(flags: Flags, work: Callable[[Client], Awaitable[T]]) -> T:
             await client.connect()
             return await work(client)
 
+    return alone(run)
+
+
+def alone(work: Callable[[], Awaitable[T]]) -> T:
+    """`trio.run`, and never a group of exceptions."""
+    import trio
+
     try:
-        return trio.run(run)
+        return trio.run(work)
     except BaseExceptionGroup as group:
         raise _the_one(group) from group
 
@@ -68,7 +73,7 @@ async def find_folder(client: Client, wanted: str) -> Folder:
 
     Raises:
         NotFound: there is none, or it is not usable.
-        Ambiguous: the plain name is that of several.
+        Ambiguous: the plain name is that of several, or the server would act on a namesake.
     """
     return choose_folder(await client.list_folders(), wanted, addressed_by_name=not client.traits.by_id)
 
@@ -78,10 +83,8 @@ def choose_folder(folders: Sequence[Folder], wanted: str, *, addressed_by_name: 
     from vfsmount.core.foldernames import shown_folders
 
     shown = shown_folders(folders, addressed_by_name=addressed_by_name)
-    for entry in shown:
-        if os.fsdecode(entry.name) == wanted:
-            return entry.folder
-    alike = [f for f in folders if f.id == wanted.replace("-", "").lower()]
+    alike = [entry.folder for entry in shown if os.fsdecode(entry.name) == wanted]
+    alike = alike or [f for f in folders if f.id == wanted.replace("-", "").lower()]
     alike = alike or [entry.folder for entry in shown if entry.folder.name == wanted]
     if not alike:
         away = next((f for f in folders if f.name == wanted), None)
@@ -90,4 +93,9 @@ def choose_folder(folders: Sequence[Folder], wanted: str, *, addressed_by_name: 
     if len(alike) > 1:
         names = ", ".join(os.fsdecode(e.name) for e in shown if e.folder in alike)
         raise Ambiguous(f"several folders are called {wanted!r}; say which: {names}")
+    if any(entry.folder is alike[0] and not entry.reachable for entry in shown):
+        raise Ambiguous(
+            f"several folders are called {alike[0].name!r} and this server reaches only one of them, "
+            f"not {wanted!r}; ask its owner to rename it"
+        )
     return alike[0]

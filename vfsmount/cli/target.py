@@ -49,10 +49,14 @@ class Target:
         """For people: as it could be typed."""
         return self.local or (f"{self.name}:{self.path}" if self.path else self.name)
 
+    def at(self, path: str) -> Target:
+        """Another place in the same folder, named in the same way."""
+        root = self.local.removesuffix(self.path).rstrip("/")
+        return replace(self, path=path, local=f"{root}/{path}".rstrip("/") if root else "")
+
     def child(self, name: str) -> Target:
         """The place of that name in this directory."""
-        local = os.path.join(self.local, name) if self.local else ""
-        return replace(self, path=f"{self.path}/{name}" if self.path else name, local=local)
+        return self.at(f"{self.path}/{name}" if self.path else name)
 
 
 def parse(words: Sequence[str], state_dir: Path) -> list[Target]:
@@ -138,13 +142,16 @@ async def folder_of(client: Client, target: Target) -> Folder:
         NotFound, Ambiguous: as `remote.find_folder`.
         ConfigError: the mount whose path was given is of another server, or of another user.
     """
-    from vfsmount.cli.remote import find_folder
+    from vfsmount.cli.remote import choose_folder
 
+    folders = await client.list_folders()
+    by_name = not client.traits.by_id
     if target.mount is None:
-        return await find_folder(client, target.name)
-    for folder in await client.list_folders():
-        if folder.id == target.folder_id:
-            return folder
+        return choose_folder(folders, target.name, addressed_by_name=by_name)
+    if any(folder.id == target.folder_id for folder in folders):
+        # Another folder may be called like this one's id.
+        alike = [f for f in folders if f.id == target.folder_id or f.name != target.folder_id]
+        return choose_folder(alike, target.folder_id, addressed_by_name=by_name)
     raise ConfigError(
         f"your settings do not reach the folder {target.name!r} that {target.mount.mountpoint} shows; "
         "does the mount use other ones (another --profile, say)?"

@@ -47,6 +47,10 @@ class ListingLimit:
             return count >= self._proved
         return count >= self._largest and (count in _ROUND or self._is_usual(count))
 
+    def is_surely_whole(self, count: int) -> bool:
+        """Whether such a listing lacks nothing: a longer one was seen, or the limit is known."""
+        return count < self._largest or (self._proved is not None and count < self._proved)
+
     def is_likely(self, count: int) -> bool:
         """Whether people should hear of it: few directories of ten files are cut ones."""
         return self.may_be_cut(count) and (self._proved is not None or self._is_usual(count))

@@ -1,0 +1,51 @@
+"""``vfsmount mkdir``: directories in folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from vfsmount.cli.files.tree import Failures, Trees, grouped, with_trees
+from vfsmount.cli.options import Flags, api_options
+from vfsmount.cli.target import Target, parse, state_dir_option
+from vfsmount.errors import AlreadyExists, VfsError
+
+
+@click.command("mkdir")
+@click.argument("words", metavar="NAME PATH…", nargs=-1, required=True)
+@click.option("-p", "--parents", is_flag=True, help="Make those above, too; no error where it is there.")
+@click.option("-e", "--exist-ok", is_flag=True, help="No error where it is there.")
+@state_dir_option
+@api_options
+def command(words: tuple[str, ...], parents: bool, exist_ok: bool, state_dir: Path, flags: Flags) -> int:
+    """Make directories in the folder NAME.
+
+    NAME:PATH and paths on a running mount are understood as well.
+    """
+    targets = parse(words, state_dir)
+    if any(not target.path for target in targets):
+        raise click.UsageError("name a directory to make: vfsmount mkdir NAME PATH")
+    return with_trees(flags, targets, state_dir, lambda trees: _run(trees, targets, parents, exist_ok))
+
+
+async def _run(trees: Trees, targets: Sequence[Target], parents: bool, exist_ok: bool) -> int:
+    failures = Failures()
+    for group in grouped(targets):
+        tree = await trees.of(group[0])
+        await tree.settle([target.path for target in group])
+        made = []
+        for target in group:
+            try:
+                await tree.mkdir(target.path, parents=parents)
+                made.append(target.path)
+            except AlreadyExists as e:
+                at = (await tree.look([target.path]))[target.path]
+                if not (exist_ok and at.is_dir):
+                    failures.add(target.shown, e)
+            except VfsError as e:
+                failures.add(target.shown, e)
+        if made:
+            await tree.settled(made)
+    return failures.code
