@@ -449,3 +449,30 @@ async def test_looking_ahead_over_a_block_that_is_here_in_part_ends(both: Embedd
         half.end()
         assert await d.read_all(fh) == data
         await d.close(fh)
+
+
+# --- a replaced file whose old blocks are on disk ------------------------------------------------
+
+
+async def test_old_handle_is_stale_although_its_blocks_are_on_disk(both: Embedded, tmp_path: Path) -> None:
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    old, new = os.urandom(2 * BLOCK_SIZE), os.urandom(2 * BLOCK_SIZE)
+    (disk / "f").write_bytes(old)
+    async with serving(both, tmp_path, on_disk=True, attr_ttl_s=0.05) as d:
+        fh = await d.open(f"{name}/f")
+        assert await d.read_all(fh) == old
+        reader = d.fs._reader
+        await reader._disk.flush()
+        reader._blocks.clear()
+        assert await d.fs.read(fh, 0, 4096) == old[:4096]  # from disk
+        reader._blocks.clear()
+        (disk / "next").write_bytes(new)
+        (disk / "next").rename(disk / "f")
+        await trio.sleep(0.1)
+        await d.look_again(name)
+        assert await d.read(f"{name}/f") == new
+        assert reader._disk.has(d.node(d.fs.ino_of(fh)), 0)
+        with pytest.raises(Stale):
+            await d.fs.read(fh, 0, 4096)
+        await d.close(fh)

@@ -23,6 +23,7 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.inodes import Node
 from vfsmount.errors import Stale
+from vfsmount.store.blockcache import BlockCache
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import ROOT_INO
@@ -152,11 +153,18 @@ class Driver:
 
 @asynccontextmanager
 async def serving(
-    server: Embedded, state_dir: Path, *, user: str = "owner", read_timeout_s: float = 0.0, **policy: Any
+    server: Embedded,
+    state_dir: Path,
+    *,
+    user: str = "owner",
+    read_timeout_s: float = 0.0,
+    on_disk: bool = False,
+    **policy: Any,
 ) -> AsyncIterator[Driver]:
     """A `Filesystem` of one user, served while the body runs.
 
     Args:
+        on_disk: with a cache of blocks on disk.
         policy: fields of `MountPolicy`; `sync` unless told otherwise.
     """
     policy = {"sync": True, "retry_first_s": 0.1, "settle_s": 0.2, **policy}
@@ -166,12 +174,20 @@ async def serving(
     area = StagingArea(state_dir)
     records = Records(state_dir / "records.sqlite")
     dropped: list[int] = []
+    cache = BlockCache(state_dir / "cache", 1 << 30, 0) if on_disk else None
     try:
         async with Client(settings_of(environment)) as client:
             await client.connect()
             async with trio.open_nursery() as nursery:
                 fs = Filesystem(
-                    client, Transfers(client), area, records, MountPolicy(**policy), nursery, dropped.append
+                    client,
+                    Transfers(client),
+                    area,
+                    records,
+                    MountPolicy(**policy),
+                    nursery,
+                    dropped.append,
+                    cache=cache,
                 )
                 await fs.warm()
                 await fs.recover()
@@ -181,6 +197,8 @@ async def serving(
                 nursery.cancel_scope.cancel()
             await fs.close()
     finally:
+        if cache is not None:
+            cache.close()
         records.close()
         area.close()
 

@@ -203,6 +203,8 @@ class Reader:
                 return piece
             if rng.error is not None:
                 raise rng.error
+            if node.was is not None or node.staged is not None:
+                break  # nothing of this version comes any more, not from disk either
         else:
             raise RemoteUnavailable("what was fetched did not stay in memory until it was read")
         raise Stale(_REPLACED)
