@@ -29,7 +29,7 @@ Python's `os.fsdecode` makes them, and spelt ``\\xff`` in answers.
     The folders that the mount shows, as far as it has looked: lines ``{"folders": [{"name": …, "id":
     …}]}`` of at most `MAX_LISTED`, then ``{"done": true}``. The server is not asked.
 
-``{"op": "hello"}``, ``queue``, ``log-level``
+``{"op": "hello"}``, ``queue``, ``metrics``, ``log-level``
     See docs/control.md, which has all requests with all their fields.
 
 The socket answers from the moment the mount does until everything is sent at its end.
@@ -150,6 +150,8 @@ class Control:
         match request.op:
             case "hello":
                 await _send(stream, self._hello())
+            case "metrics":
+                await _send(stream, {**self._hello(), **self._fs.metrics()})
             case "queue":
                 await self._queue(stream)
             case "log-level":
