@@ -17,6 +17,7 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "mount": ("vfsmount.cli.mount", "Mount every accessible vfolder (the default command)."),
         "umount": ("vfsmount.cli.umount", "Unmount and wait until everything is on the server."),
         "status": ("vfsmount.cli.status", "Show what is not on the server yet, errors and conflicts."),
+        "top": ("vfsmount.cli.top", "Watch requests, bytes, hits, calls and latencies of a mount."),
         "queue": ("vfsmount.cli.queue", "List what is on its way to the server, the next file first."),
         "wait": ("vfsmount.cli.wait", "Wait until what was written is on the server."),
         "health": ("vfsmount.cli.health", "Exit status 0 where a mount is well, for probes."),
