@@ -91,6 +91,11 @@ class Governor:
         return self.budget.calls_left(trio.current_time())
 
     @property
+    def remaining(self) -> int | None:
+        """Calls of the key that the server said to be left in its window; None where it said nothing."""
+        return self._told[-1] if self._told else None
+
+    @property
     def state(self) -> CallBudget:
         """For those who look."""
         budget = self.budget

@@ -21,6 +21,7 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "queue": ("vfsmount.cli.queue", "List what is on its way to the server, the next file first."),
         "wait": ("vfsmount.cli.wait", "Wait until what was written is on the server."),
         "health": ("vfsmount.cli.health", "Exit status 0 where a mount is well, for probes."),
+        "doctor": ("vfsmount.cli.doctor.command", "Find what stands in the way, and what mends it."),
         "log-level": ("vfsmount.cli.log_level", "Have a running mount log more, or less."),
         "refresh": ("vfsmount.cli.refresh", "Believe nothing that was learnt before now of what is mounted."),
         "warmup": ("vfsmount.cli.warmup", "Fetch files into the cache on disk before they are read."),

@@ -63,7 +63,7 @@ def _summary(r: dict[str, Any]) -> RenderableType:
         ),
         (
             "queue",
-            f"{uploads['files']} {'file' if uploads['files'] == 1 else 'files'}, {show.size(uploads['bytes'])}",
+            f"{_files(uploads['files'])}, {show.size(uploads['bytes'])}",
             f"{uploads['sending']} sending",
             f"{uploads['failing']} failing, {uploads['removals']} removals",
         ),
@@ -116,6 +116,10 @@ def _table(first: str, *titles: str) -> Table:
     for title in titles:
         table.add_column(title.removeprefix(">"), justify="right", no_wrap=True, min_width=7, overflow="crop")
     return table
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def _rate(per_s: float) -> str:
