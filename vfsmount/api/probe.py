@@ -29,6 +29,7 @@ from vfsmount.values import Folder
 
 STEP_S = 4.0  # for each of: the name, the connection, TLS, a reply
 _PROBLEM_MAX = 1 << 20
+FEW_CALLS = 8  # what is asked here, and one or two for a mount
 _HOSTS = 3  # storage hosts that are tried
 
 # What OpenSSL says of a certificate (x509_vfy.h).
@@ -84,11 +85,13 @@ class ServerFacts:
         session: whether a login is used, not a key.
         signed: ``ok``, ``key`` (or login) refused, ``skew``, ``spent`` (429), ``failed``.
         signed_detail: the sentence of the failure.
-        limit, remaining: of the key's calls in the server's window.
+        limit, remaining: of the key's calls in the server's window; `left`: those that a mount of ours may
+            make of these.
         status: ``running``, ``frozen``.
         storage: ways to storage-proxies as we would go them.
         storage_mapped: whether an address map changes these.
         storage_detail: why there is no leave to transfer.
+        storage_asked: leave was asked for; not where the last calls are better spent otherwise.
     """
 
     ways: list[Way] = field(default_factory=list)
@@ -99,10 +102,12 @@ class ServerFacts:
     signed_detail: str = ""
     limit: int | None = None
     remaining: int | None = None
+    left: int | None = None
     status: str | None = None
     storage: list[Way] = field(default_factory=list)
     storage_mapped: bool = False
     storage_detail: str = ""
+    storage_asked: bool = False
 
 
 async def probe(settings: ApiSettings, facts: ServerFacts) -> None:
@@ -133,8 +138,9 @@ async def _as_this_user(settings: ApiSettings, http: Http, facts: ServerFacts) -
         return
     async with client:
         await _ask_manager(client, facts)
-        if facts.signed != "ok":
+        if facts.signed != "ok" or (facts.left is not None and facts.left < FEW_CALLS):
             return
+        facts.storage_asked = True
         urls = await _find_storage(client, facts)
     facts.storage_mapped = bool(settings.storage_proxy_map)
     facts.storage = [Way(url) for url in urls]
@@ -168,7 +174,8 @@ async def _ask_manager(client: Client, facts: ServerFacts) -> None:
     except (VfsError, trio.TooSlowError) as e:
         facts.signed = "failed"
         facts.signed_detail = str(e) or "the manager does not answer a signed call"
-    facts.limit, facts.remaining = client.governor.budget.limit, client.governor.remaining
+    governor = client.governor
+    facts.limit, facts.remaining, facts.left = governor.budget.limit, governor.remaining, governor.calls_left
     if facts.signed != "ok":
         return
     with suppress(VfsError), trio.move_on_after(STEP_S):  # not everybody may ask this everywhere

@@ -31,6 +31,7 @@ class Directory:
         mode: permission bits; None: it does not exist (yet).
         free, files_free: bytes and inodes left on its disk (or where it would be made); None: unknown.
         problem: why it cannot be looked at.
+        open_below: of what lies in it, names of what others may look into.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Directory:
     free: int | None = None
     files_free: int | None = None
     problem: str = ""
+    open_below: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -216,6 +218,8 @@ def _directory(path: Path, option: str) -> Directory:
         found.mode = stat.S_IMODE(info.st_mode)
         found.is_ours = info.st_uid == os.geteuid()
         found.is_directory = stat.S_ISDIR(info.st_mode)
+        if found.is_directory and found.is_ours:
+            found.open_below = _open_below(path)
     except FileNotFoundError:
         pass
     except OSError as e:
@@ -228,6 +232,12 @@ def _directory(path: Path, option: str) -> Directory:
     found.free = disk.f_bavail * disk.f_frsize
     found.files_free = disk.f_favail if disk.f_files else None
     return found
+
+
+def _open_below(path: Path) -> list[str]:
+    with os.scandir(path) as entries:
+        kept = [e for e in entries if not e.name.endswith((".lock", ".TAG"))]  # nothing in them
+    return sorted(e.name for e in kept if stat.S_IMODE(e.stat(follow_symlinks=False).st_mode) & 0o077)
 
 
 def _secret_files(state: Path, secret_key_file: str | None) -> list[Path]:

@@ -132,8 +132,11 @@ def _ownership(check: str, cause: str, d: Directory) -> Verdict | None:
             f"{d.path} belongs to another user",
             f'sudo chown -R "$(id -u)" {path}{instead}',
         )
-    if d.mode & 0o077:
-        says = f"{d.path} is open to other users (mode {d.mode:04o})"
+    if d.mode & 0o022:
+        says = f"other users may change {d.path} (mode {d.mode:04o})"
+        return bad(check, f"{cause}-open", says, f"chmod 700 {path}")
+    if d.mode & 0o055 and d.open_below:
+        says = f"other users may look into {d.path}, at {', '.join(d.open_below[:5])}"
         return bad(check, f"{cause}-open", says, f"chmod 700 {path}")
     return None
 

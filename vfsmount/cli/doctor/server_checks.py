@@ -6,15 +6,13 @@ import re
 import shlex
 from urllib.parse import urlsplit
 
-from vfsmount.api.probe import ServerFacts, Way
+from vfsmount.api.probe import FEW_CALLS, ServerFacts, Way
 from vfsmount.cli.doctor.verdict import Verdict, bad, ok, warn
 
-# The client leaves a fifth of the calls to others (core.governor); below that it waits.
-SPENT_SHARE, LOW_SHARE = 0.2, 0.35
+LOW_SHARE = 0.5  # of the calls; about there a mount begins to save (core.governor)
 SKEW_S, SKEW_DOUBTFUL_S = 900.0, 60.0
 # The generations that were tried: 23.09 and 26.x.
 OLDEST, NEWEST = (7, 20230615), (9, 20250722)
-_MANY = 10  # calls; a limit below that is somebody's test
 
 Entry = tuple[str, str, str]  # cause, what is the matter, what to do
 
@@ -169,13 +167,15 @@ def budget(f: ServerFacts) -> Verdict | None:
     fix = "wait up to 15 minutes, and stop what else uses this key"
     if f.signed == "spent":
         return bad("rate limit", "rate-spent", f.signed_detail, fix)
-    if f.limit is None or f.remaining is None or f.limit < _MANY:
+    if f.limit is None or f.remaining is None:
         return None
-    if f.remaining <= SPENT_SHARE * f.limit:
+    if f.left is not None and f.left < FEW_CALLS:
         says = f"{shown}: vfsmount leaves the last fifth to your other programs, and waits"
         return bad("rate limit", "rate-spent", says, fix)
     if f.remaining <= LOW_SHARE * f.limit:
-        return warn("rate limit", "rate-low", f"{shown}: soon vfsmount has to wait", fix)
+        return warn(
+            "rate limit", "rate-low", f"{shown}: a mount asks for less ahead, and soon has to wait", fix
+        )
     return ok("rate limit", shown)
 
 
@@ -195,7 +195,7 @@ def maintenance(f: ServerFacts) -> Verdict | None:
 
 def storage(f: ServerFacts) -> list[Verdict]:
     """Whether one gets to the storage-proxies, where all content goes."""
-    if f.signed != "ok":
+    if not f.storage_asked:
         return []
     found = []
     if f.storage_detail:
