@@ -113,8 +113,10 @@ def mounted_device(spelt: str) -> str | None:
 
 def default_state_dir() -> str:
     """As `places.state_dir`."""
-    above = os.environ.get("XDG_STATE_HOME", "").strip() or os.path.expanduser("~/.local/state")
-    return os.path.join(os.path.expanduser(above), "vfsmount")
+    above = os.environ.get("XDG_STATE_HOME", "").strip()
+    if not os.path.isabs(above):  # not valid, says the specification
+        above = os.path.expanduser("~/.local/state")
+    return os.path.join(above, "vfsmount")
 
 
 def report(why: str) -> int:
