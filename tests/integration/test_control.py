@@ -194,7 +194,7 @@ async def test_failures_are_told_with_the_requests_name(both: Embedded, short_pa
     name, _ = fresh(both)
     async with asked(both, short_path, sync=False) as a:
         both.faults(
-            {"rules": [{"action": "status", "status": 500, "path": "/folders/*/request-upload", "times": 2}]}
+            {"rules": [{"action": "status", "status": 500, "path": "/folders/*/request-upload", "times": 4}]}
         )
         await a.d.write(f"{name}/file", b"x")
         await until(lambda: not a.d.fs.unsent())
