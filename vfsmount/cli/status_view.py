@@ -153,7 +153,8 @@ class View:
         table.add_column("", min_width=2)
         for title in titles:
             justify: Any = "right" if title.startswith(">") else "left"
-            table.add_column(title.removeprefix(">"), overflow="fold", justify=justify)
+            # An id is for copying, so it is not folded.
+            table.add_column(title.removeprefix(">"), overflow="fold", justify=justify, no_wrap=title == "id")
         for row in rows:
             table.add_row("", *(Text(show.printable(cell)) for cell in row))
         self._console.print(table)
