@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -181,15 +183,18 @@ def _print(verdicts: list[Verdict]) -> None:
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     plain = encoding != "utf8"
     colours = not os.environ.get("NO_COLOR")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for v in verdicts:
         mark, plain_mark, colour = _SIGNS[v.level]
         sign = plain_mark if plain else mark
         said = _redacted(v)
         cause = f"  [{said['cause']}]" if v.cause else ""
-        line = f"{said['check']}: {said['says']}{cause}"
-        click.echo(f"{click.style(sign, fg=colour) if colours else sign} {_ascii(line, plain)}")
+        line = _ascii(f"{said['check']}: {said['says']}{cause}", plain)
+        if width:
+            line = textwrap.fill(line, width - 3, subsequent_indent="  ", break_long_words=False)
+        click.echo(f"{click.style(sign, fg=colour) if colours else sign} {line}")
         if v.fix:
-            click.echo(f"    {_ascii(said['fix'], plain)}")
+            click.echo(f"    {_ascii(said['fix'], plain)}")  # in one piece, for who copies it
 
 
 def _ascii(text: str, plain: bool) -> str:
