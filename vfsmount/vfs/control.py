@@ -6,31 +6,7 @@ after which the mount closes. A client that closes first takes its request back.
 ``{"error": SENTENCE}``. Lines are ASCII; bytes that are not UTF-8 are lone surrogates in requests, as
 Python's `os.fsdecode` makes them, and spelt ``\\xff`` in answers.
 
-``{"op": "status", "limit": 20}``
-    One line, see `_status`; its lists hold at most `limit` entries.
-``{"op": "wait", "paths": ["data/run1"]}``
-    Paths below the mountpoint; none: everything. Waits for what was acknowledged when the request came.
-    First and then at least every `BEAT_S` seconds a line ``{"left_files": 3, "left_bytes": 4096}``; at
-    the end ``{"done": true}``, or ``{"failed": [{"name": …, "reason": …}], "left_files": …,
-    "left_bytes": …}`` when something is refused, or the mount ends before all is sent.
-``{"op": "refresh", "paths": ["data/run1"]}``
-    Nothing at or below these paths (none: everything) is believed any more; ``{"done": true}``.
-``{"op": "warmup", "paths": ["data/run1"], "recursive": true, "pin": false}``
-    Has the files at these paths, and in directories at them (recursive: and below), in the cache on disk;
-    with `pin` they stay there. At least every `BEAT_S` seconds a line ``{"files": 3, "files_total": 9,
-    "bytes": …, "bytes_total": …, "fetched": …}``, the bytes that came from the server last; in between
-    perhaps ``{"warning": SENTENCE}``. The last line has ``"done": true``, or ``"failed": [{"name": …,
-    "reason": …}]`` (at most `MAX_LISTED`), ``"failed_files": …`` and ``"unreachable": …`` besides.
-``{"op": "unpin", "paths": ["data/run1"], "recursive": true}``
-    ``{"done": true, "files": 3}``: so many were pinned at these paths. They need not exist any more.
-``{"op": "pins"}``
-    Lines ``{"pins": [{"name": …, "size": …}]}`` of at most `MAX_LISTED`, then ``{"done": true}``.
-``{"op": "folders"}``
-    The folders that the mount shows, as far as it has looked: lines ``{"folders": [{"name": …, "id":
-    …}]}`` of at most `MAX_LISTED`, then ``{"done": true}``. The server is not asked.
-
-``{"op": "hello"}``, ``queue``, ``metrics``, ``log-level``
-    See docs/control.md, which has all requests with all their fields.
+docs/control.md has all requests and the fields of their answers; a test finds one that is missing there.
 
 The socket answers from the moment the mount does until everything is sent at its end.
 """
