@@ -30,6 +30,15 @@ SECRET = "a-secret-key-that-nobody-is-to-see"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change what this test changes")
 
 
+@pytest.fixture(autouse=True)
+def log_level_stays() -> Iterator[None]:
+    """Commands set it; the tests that come after want to see warnings."""
+    ours = logging.getLogger("vfsmount")
+    level = ours.level
+    yield
+    ours.setLevel(level)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user with nothing set anywhere."""
@@ -48,10 +57,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def diagnose(home: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Diagnose]:
+def diagnose(home: Path, capsys: pytest.CaptureFixture[str]) -> Diagnose:
     """Run doctor; {cause: level} of all that is not well."""
-    ours = logging.getLogger("vfsmount")
-    level = ours.level
 
     def diagnose(*arguments: str | Path) -> Causes:
         started = time.monotonic()
@@ -61,8 +68,7 @@ def diagnose(home: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Diagnos
         assert SECRET not in printed.out + printed.err and printed.err == ""
         return causes_of(printed.out, code)
 
-    yield diagnose
-    ours.setLevel(level)
+    return diagnose
 
 
 def causes_of(printed: str, code: int) -> Causes:
