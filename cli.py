@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run vfsmount from a checkout: ``python cli.py ~/vfolders``."""
 
-from vfsmount.cli import main
+from vfsmount.__main__ import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

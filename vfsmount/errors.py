@@ -17,7 +17,7 @@ class VfsError(Exception):
     Attributes:
         retryable: a later attempt of the same request may succeed by itself.
         detail: what the server or the disk said, already free of secrets.
-        request_id: the server's name for the failed request, where it gave one.
+        request_id: under which the server's log knows the failed call, "" where it had no name.
     """
 
     retryable = False

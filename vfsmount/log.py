@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from vfsmount.errors import ConfigError
+from vfsmount.errors import ConfigError, InvalidRequest
 
 ROOT = "vfsmount"
 STRUCK = "[struck]"
@@ -227,6 +227,26 @@ def _stderr_handler(as_json: bool) -> logging.Handler:
         in_journal = False
     handler.setFormatter(JournalFormatter(as_json) if in_journal else _formatter(as_json))
     return handler
+
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def set_level(level: str) -> str:
+    """Write our own lines from this level on; the level before.
+
+    Args:
+        level: one of `LEVELS`, in any case.
+
+    Raises:
+        InvalidRequest: it is none of them.
+    """
+    if level.lower() not in LEVELS:
+        raise InvalidRequest(f"no log level {level!r}: there are {', '.join(LEVELS)}")
+    ours = logging.getLogger(ROOT)
+    was = logging.getLevelName(ours.getEffectiveLevel())
+    ours.setLevel(level.upper())
+    return str(was)
 
 
 def open_log(path: Path) -> TextIO:

@@ -213,6 +213,22 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
+class CallBudget:
+    """Calls that the manager allows.
+
+    Attributes:
+        left: how many may go now; None where the server tells no limit.
+        limit: how many of the key's the server allows in `window_s` seconds; we leave some to others.
+        waiting: calls of ours that have no turn yet.
+    """
+
+    left: int | None
+    limit: int | None
+    window_s: float
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """Leave to transfer: the storage-proxy's address and a token, which is a secret.
 

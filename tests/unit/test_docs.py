@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 
 from vfsmount.cli import COMMANDS, exit_codes
+from vfsmount.cli.doctor import server_checks
 from vfsmount.config_sources import SETTINGS
+from vfsmount.vfs import control
 
 CHECKOUT = Path(__file__).parents[2]
 README = (CHECKOUT / "README.md").read_text()
 CONFIGURATION = (CHECKOUT / "docs" / "configuration.md").read_text()
 EXIT_CODES = (CHECKOUT / "docs" / "exit-codes.md").read_text()
+CONTROL = (CHECKOUT / "docs" / "control.md").read_text()
+DOCTOR = (CHECKOUT / "docs" / "doctor.md").read_text()
 TESTING = (CHECKOUT / "docs" / "testing.md").read_text()
 
 
@@ -53,6 +57,51 @@ def test_testing_page_explains_every_marker() -> None:
     settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     for line in settings["tool"]["pytest"]["ini_options"]["markers"]:
         assert f"`{line.split(':')[0]}`" in TESTING
+
+
+def requests_of_the_control_socket() -> list[str]:
+    """The names that `vfs.control` answers to."""
+    tree = ast.parse((CHECKOUT / "vfsmount" / "vfs" / "control.py").read_text())
+    (match,) = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Match) and ast.unparse(n.subject) == "request.op"
+    ]
+    patterns = [case.pattern for case in match.cases if isinstance(case.pattern, ast.MatchValue)]
+    return [str(ast.literal_eval(pattern.value)) for pattern in patterns]
+
+
+def test_there_are_requests() -> None:
+    assert {"hello", "status", "wait"} < set(requests_of_the_control_socket())
+
+
+@pytest.mark.parametrize("op", requests_of_the_control_socket())
+def test_control_page_has_every_request(op: str) -> None:
+    assert f"## `{op}`\n" in CONTROL and f'{{"op": "{op}"' in CONTROL
+
+
+def test_control_page_has_the_protocols_number_and_limits() -> None:
+    assert f"`protocol` is {control.PROTOCOL}." in CONTROL
+    assert f"more than {control.MAX_CLIENTS} clients" in CONTROL
+    assert f"at most {control.MAX_LISTED}" in CONTROL and control.MAX_REQUEST == 1 << 20
+
+
+def causes_of_doctor() -> set[str]:
+    """What the two modules of checks call what they find."""
+    found: set[str] = set()
+    for module in ("machine_checks", "server_checks", "command"):
+        tree = ast.parse((CHECKOUT / "vfsmount" / "cli" / "doctor" / f"{module}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("bad", "warn"):
+                found |= {c.value for c in ast.walk(node.args[1]) if isinstance(c, ast.Constant)}
+    found |= {entry[0] for entry in server_checks._FAILURES.values()}
+    endings = {cause for cause in found if str(cause).startswith("-")}
+    places = ("state-dir", "cache-dir", "runtime-dir")
+    whole = {f"{place}{ending}" for place in places for ending in endings}
+    return {str(c) for c in found - endings | whole}
+
+
+def test_doctor_page_has_every_cause_and_no_other() -> None:
+    first_cells = (line.split("|")[1] for line in DOCTOR.splitlines() if line.startswith("| `"))
+    assert {cause for cell in first_cells for cause in re.findall(r"`([\w-]+)`", cell)} == causes_of_doctor()
 
 
 def semantics_rows() -> list[str]:

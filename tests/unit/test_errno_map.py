@@ -50,6 +50,10 @@ class Handlers:
         self.raises = raises
         self.deadline_s = deadline_s
         self.watch = None
+        self.noted: list[tuple[str, str]] = []
+
+    def failed(self, operation: str, error: errors.VfsError) -> None:
+        self.noted.append((operation, str(error)))
 
     @handler
     async def call(self, answer: int) -> int:
@@ -75,6 +79,14 @@ async def test_answers_pass() -> None:
 async def test_known_errors_become_their_errno() -> None:
     assert await code_of(errors.NotEmpty("x")) == errno.ENOTEMPTY
     assert await code_of(pyfuse3.FUSEError(errno.ENODATA)) == errno.ENODATA
+
+
+async def test_errors_that_are_news_are_noted() -> None:
+    for error, noted in ((errors.RemoteUnavailable("away"), [("call", "away")]), (errors.NotFound("x"), [])):
+        handlers = Handlers(error)
+        with pytest.raises(pyfuse3.FUSEError):
+            await handlers.call(1)
+        assert handlers.noted == noted
 
 
 async def test_anything_else_becomes_eio_and_is_logged(expect_warnings: list[logging.LogRecord]) -> None:

@@ -13,7 +13,9 @@ PACKAGE = Path(__file__).parents[2] / "vfsmount"
 # Which part each module at the top belongs to; the folders are parts of their own.
 PART_OF = {
     **dict.fromkeys(("values", "errors"), "base"),
-    **dict.fromkeys(("config", "config_sources", "log", "login_file", "metrics", "places"), "support"),
+    **dict.fromkeys(
+        ("config", "config_sources", "health", "log", "login_file", "metrics", "places"), "support"
+    ),
     "__init__": "root",
     "__main__": "cli",
 }

@@ -14,10 +14,10 @@ from vfsmount.fuse import mountpoint
 
 def test_escapes_of_mountinfo() -> None:
     assert (
-        mountpoint._unescape(r"/mnt/with\040space\011tab\012line\134back")
+        mountpoint.unescape(r"/mnt/with\040space\011tab\012line\134back")
         == "/mnt/with space\ttab\nline\\back"
     )
-    assert mountpoint._unescape("/mnt/日本語") == "/mnt/日本語"
+    assert mountpoint.unescape("/mnt/日本語") == "/mnt/日本語"
 
 
 def test_mounted_type_of_what_is_always_mounted(tmp_path: Path) -> None:

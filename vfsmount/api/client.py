@@ -82,6 +82,15 @@ class Client(FileCalls, SharingCalls, DotfileCalls, SessionCalls, TaskCalls):
         """
         return await self._manager.connect()
 
+    async def manager_status(self) -> str:
+        """``running``, or ``frozen``: in maintenance.
+
+        Raises:
+            VfsError: it cannot be asked, or not by everybody.
+        """
+        reply = await self._manager.call("GET", "/manager/status")
+        return str(reply.object.get("status") or "running")
+
     def on_close(self, close: Callable[[], None]) -> None:
         """Have something closed together with the client."""
         self._closing.append(close)

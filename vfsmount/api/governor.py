@@ -18,6 +18,7 @@ import trio
 
 from vfsmount.core.governor import MOST, Budget, Class, Concurrency
 from vfsmount.errors import RateLimited
+from vfsmount.values import CallBudget
 
 _class: ContextVar[Class] = ContextVar("vfsmount_call_class", default=Class.FOREGROUND)
 _hurry: ContextVar[trio.Event | None] = ContextVar("vfsmount_call_hurry", default=None)
@@ -88,6 +89,17 @@ class Governor:
     def calls_left(self) -> int | None:
         """Calls the budget allows now; None while the server has told no limit."""
         return self.budget.calls_left(trio.current_time())
+
+    @property
+    def remaining(self) -> int | None:
+        """Calls of the key that the server said to be left in its window; None where it said nothing."""
+        return self._told[-1] if self._told else None
+
+    @property
+    def state(self) -> CallBudget:
+        """For those who look."""
+        budget = self.budget
+        return CallBudget(self.calls_left, budget.limit, budget.window_s, self.waiting)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ REPLY_MAX = 256 << 20  # a listing without scandir limit of 1,000,000 entries; o
 USER_AGENT = f"vfsmount/{__version__}"
 NO_QUERY: Mapping[str, str] = MappingProxyType({})
 SESSION_COOKIE = "AIOHTTP_SESSION"
+# A name for one request. Both generations write the client's into their logs (and tell none of their own).
+REQUEST_ID = "X-BackendAI-RequestID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,9 @@ class Manager:
             )
         except AuthFailed as e:
             if privileged and not isinstance(e, ClockSkew):
-                raise PermissionDenied("only an administrator may do this", detail=e.detail) from e
+                raise PermissionDenied(
+                    "only an administrator may do this", detail=e.detail, request_id=e.request_id
+                ) from e
             raise
 
     @asynccontextmanager
@@ -208,6 +213,9 @@ class Manager:
             ) as response:
                 raw = await read_body(response, REPLY_MAX)
                 status = response.status_code
+        except VfsError as e:
+            e.request_id = headers[REQUEST_ID]
+            raise
         finally:
             counters.call("manager", method, endpoint).ended(status, trio.current_time() - started)
         self._learn(response, signed)
@@ -220,7 +228,9 @@ class Manager:
             ms=round((trio.current_time() - started) * 1000),
         )
         if not 200 <= response.status_code < 300:
-            raise self._failed(response, raw)
+            error = self._failed(response, raw)
+            error.request_id = headers[REQUEST_ID]
+            raise error
         return Reply(response.status_code, self._decode(raw), response.headers)
 
     def _prepare(
@@ -240,6 +250,7 @@ class Manager:
             "User-Agent": USER_AGENT,
             "Accept-Encoding": "identity",
             "X-BackendAI-Domain": self._settings.domain,
+            REQUEST_ID: str(uuid.uuid4()),
         }
         if self.info is not None:  # an old server refuses a version newer than its own, even for "/"
             headers["X-BackendAI-Version"] = self.info.api_version

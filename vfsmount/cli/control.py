@@ -29,6 +29,37 @@ def live_mounts(state_dir: Path) -> list[MountRecord]:
     return [r for r in MountRecords(state_dir).read_all() if is_alive(r)]
 
 
+def running_mount(mountpoint: str, state_dir: Path) -> MountRecord:
+    """The mount that runs on a mountpoint, which is not touched.
+
+    Raises:
+        MountError: there is none.
+    """
+    from vfsmount.fuse.mountpoint import real_path
+
+    path = real_path(mountpoint)
+    record = MountRecords(state_dir).read(path)
+    if record is None or not is_alive(record):
+        raise MountError(f"{path} is not a running mount of this state directory ({state_dir})")
+    return record
+
+
+def chosen_mount(mountpoint: str | None, state_dir: Path) -> MountRecord:
+    """As `running_mount`; None: the only one there is.
+
+    Raises:
+        MountError: there is none, or several.
+    """
+    if mountpoint is not None:
+        return running_mount(mountpoint, state_dir)
+    running = live_mounts(state_dir)
+    if not running:
+        raise MountError(f"no mount of yours is running here (state directory {state_dir})")
+    if len(running) > 1:
+        raise MountError(f"several mounts run here; say which: {', '.join(r.mountpoint for r in running)}")
+    return running[0]
+
+
 def mount_of(path: str, state_dir: Path) -> tuple[MountRecord, str] | None:
     """The running mount a path lies on, and the path below its mountpoint; None: it lies on none.
 

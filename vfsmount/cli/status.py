@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount import places
-from vfsmount.cli import show
 from vfsmount.cli.exit_codes import FAILED, MOUNT, OK, UNSENT
+from vfsmount.cli.status_view import SHOWN, View
 from vfsmount.errors import LocalIOError, MountError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vfsmount.store.mounts import MountRecord
 
-SHOWN = 20  # entries of each list, for people
 _ANSWER_S = 10.0
 
 
@@ -39,7 +36,7 @@ def command(mountpoints: tuple[str, ...], as_json: bool, state_dir: Path | None)
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        _show(report, state)
+        View().report(report, state)
     if any("error" in mount for mount in report["mounts"]):
         return MOUNT
     if report["error"]:
@@ -49,19 +46,11 @@ def command(mountpoints: tuple[str, ...], as_json: bool, state_dir: Path | None)
 
 def _records(mountpoints: tuple[str, ...], state: Path) -> list[MountRecord]:
     """The running mounts asked about."""
-    from vfsmount.cli.control import live_mounts
-    from vfsmount.fuse.mountpoint import real_path
-    from vfsmount.store.mounts import MountRecords, is_alive
+    from vfsmount.cli.control import live_mounts, running_mount
 
     if not mountpoints:
         return live_mounts(state)
-    records, found = MountRecords(state), []
-    for path in map(real_path, mountpoints):
-        record = records.read(path)
-        if record is None or not is_alive(record):
-            raise MountError(f"{path} is not a running mount of this state directory ({state})")
-        found.append(record)
-    return found
+    return [running_mount(path, state) for path in mountpoints]
 
 
 def _report(records: list[MountRecord], state: Path, *, everything: bool, as_json: bool) -> dict[str, Any]:
@@ -110,101 +99,3 @@ def _answer_of(record: MountRecord, limit: int) -> dict[str, Any]:
     except MountError as e:
         error = str(e)
     return {"mountpoint": record.mountpoint, "pid": record.pid, "error": error}
-
-
-# --- for people ----------------------------------------------------------------------------------
-
-
-def _show(report: dict[str, Any], state: Path) -> None:
-    console = show.stdout_console()
-    if not report["mounts"]:
-        console.print("nothing is mounted")
-    for answer in report["mounts"]:
-        _show_mount(console, answer)
-    for mountpoint in report["dead_mounts"]:
-        console.print(
-            show.printable(f"{mountpoint}: the process of this mount has died; mount again to go on")
-        )
-    _show_left(console, report["left_behind"], state)
-    if report["unsent_dir_files"]:
-        console.print(
-            f"{_files(report['unsent_dir_files'])} in {state / 'unsent'} never closed, or torn by a power "
-            "cut: they are not sent; look at them, then remove them"
-        )
-    if report["error"]:
-        console.print(report["error"])
-
-
-def _show_left(console: Console, left: dict[str, Any], state: Path) -> None:
-    if left["unsent_files"]:
-        console.print(
-            f"{_files(left['unsent_files'], 'unsent file')} of mounts that ended: "
-            f"mount again to send them (state directory {state})"
-        )
-        _table(console, ("file", "size", "kept in"), left["unsent"], ("name", "size", "kept_at"))
-        _rest(console, left["unsent_files"], left["unsent"])
-    if left["removals_pending"]:
-        console.print(
-            f"{left['removals_pending']} names removed on mounts that ended are still on the server: "
-            "mount again to remove them"
-        )
-
-
-def _show_mount(console: Console, a: dict[str, Any]) -> None:
-    if "error" in a:
-        console.print(show.printable(f"{a['mountpoint']} (process {a['pid']}): {a['error']}"))
-        return
-    ending = ", unmounted and sending what is left" if a["draining"] else ""
-    console.print(
-        show.printable(f"{a['mountpoint']} (process {a['pid']}, up {show.duration(a['uptime_s'])}{ending})")
-    )
-    if not a["unsent_files"] and not a["removals_pending"]:
-        console.print("  everything is on the server")
-    if a["unsent_files"]:
-        console.print(
-            f"  {_files(a['unsent_files'])} not on the server yet, {show.size(a['unsent_bytes'])}, "
-            f"oldest {show.duration(a['oldest_s'])}"
-        )
-        _table(
-            console,
-            ("file", "size", "state", "since", "why"),
-            a["unsent"],
-            ("name", "size", "state", "age_s", "reason"),
-        )
-        _rest(console, a["unsent_files"], a["unsent"])
-    if a["removals_pending"]:
-        console.print(f"  {a['removals_pending']} names removed here are on their way out of the server")
-    for c in a["conflicts"]:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(c["at"]))
-        console.print(show.printable(f"  conflict {at}: {c['path']} kept as {c['kept_as']}"))
-    for name in a["partial"]:
-        console.print(show.printable(f"  the server's listing of {name} may be cut"))
-    if a["local_only"]:
-        console.print(f"  {a['local_only']} links, FIFOs and sockets exist on this machine only")
-    limit = f" of {show.size(a['staging_limit'])}" if a["staging_limit"] else ""
-    calls = "" if a["calls_left"] is None else f"; {a['calls_left']} manager calls left"
-    console.print(f"  {show.size(a['staging_used'])}{limit} kept here for sending{calls}")
-
-
-def _table(
-    console: Console, titles: tuple[str, ...], rows: list[dict[str, Any]], keys: tuple[str, ...]
-) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = {"size": show.size, "age_s": show.duration}
-    table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    for column in table.columns:
-        column.overflow = "fold"  # a name that is cut off is of no use
-    for row in rows:
-        table.add_row(*(Text(show.printable(str(shown.get(key, str)(row[key])))) for key in keys))
-    console.print(table)
-
-
-def _rest(console: Console, count: int, shown: list[Any]) -> None:
-    if count > len(shown):
-        console.print(f"  and {count - len(shown)} more; --json lists up to 1000")
-
-
-def _files(count: int, what: str = "file") -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -197,5 +197,5 @@ class _Bar:
         """Show what is left of all mounts."""
         files, size = sum(f for f, _ in left), sum(b for _, b in left)
         self._most = max(self._most, size)
-        text = f"{files} files, {size >> 20} MiB left"
+        text = f"{files} {'file' if files == 1 else 'files'}, {size >> 20} MiB left"
         self._progress.update(self._task, total=self._most, completed=self._most - size, left=text)

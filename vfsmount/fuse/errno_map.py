@@ -119,6 +119,8 @@ def handler(
             if code != errno.ENODATA:  # asked for by ls and cp of every file, and never news
                 level = logging.DEBUG if code in _ORDINARY else logging.INFO
                 event(_log, level, "request.failed", op=name, errno=errno.errorcode[code], error=str(e))
+                if level > logging.DEBUG:
+                    getattr(self, "failed", _nobody_notes)(name, e)
             raise pyfuse3.FUSEError(code) from e
         except Exception:
             code = errno.EIO
@@ -145,3 +147,7 @@ def _manners(args: tuple[Any, ...]) -> AbstractContextManager[None]:
 
 
 _URGENT: AbstractContextManager[None] = nullcontext()
+
+
+def _nobody_notes(operation: str, error: errors.VfsError) -> None:
+    """For handlers that keep no list of failures."""

@@ -33,12 +33,12 @@ def _mountinfo(mountpoint: str) -> list[str]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
         for line in f:
             fields = line.split(" ")
-            if _unescape(fields[4]) == mountpoint:
+            if unescape(fields[4]) == mountpoint:
                 found = fields  # the last one is on top
     return found
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
     """Undo the octal escapes of /proc/self/mountinfo."""
     return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), text)
 

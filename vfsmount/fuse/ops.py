@@ -27,7 +27,7 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from vfsmount.errors import NotFound
+from vfsmount.errors import NotFound, VfsError
 from vfsmount.fuse.errno_map import Watch, handler
 from vfsmount.metrics import counters
 from vfsmount.values import NAME_MAX, HostUsage
@@ -57,6 +57,10 @@ class Operations(pyfuse3.Operations):
         self.watch = watch
         self._fs = fs
         self.deadline_s = fs.policy.deadline_s
+
+    def failed(self, operation: str, error: VfsError) -> None:
+        """A request ended in an error that programs do not meet every day."""
+        self._fs.parts.recent.note(operation, error)
 
     # --- names ---------------------------------------------------------------------------------
 

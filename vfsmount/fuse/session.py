@@ -30,6 +30,7 @@ from vfsmount.fuse import device
 from vfsmount.fuse.accesslog import AccessLog, AccessLogSpec, Names, open_access_log
 from vfsmount.fuse.attach import attach
 from vfsmount.fuse.kernelahead import raise_readahead
+from vfsmount.fuse.mountpoint import device_number
 from vfsmount.fuse.negotiation import InitOptions
 from vfsmount.fuse.ops import Operations
 from vfsmount.fuse.stacks import shown_on_signal
@@ -285,7 +286,7 @@ def _observed(spec: MountSpec, fs: Filesystem, log: AccessLog | None) -> Iterato
 @asynccontextmanager
 async def _answering_questions(fs: Filesystem, spec: MountSpec) -> AsyncIterator[Control]:
     """Serve the control socket while the body runs; a mount without one is a mount all the same."""
-    control = Control(fs, spec.mountpoint)
+    control = Control(fs, spec.mountpoint, device_number(spec.mountpoint))
     try:
         listening = places.listen_private(spec.socket) if spec.socket else None
     except ConfigError as e:

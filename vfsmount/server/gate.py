@@ -8,7 +8,9 @@ import asyncio
 import logging
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 
 from aiohttp import web
 
@@ -46,6 +48,8 @@ def gate(half: Half, server: Server) -> web.Application:
     async def on_prepare(request: web.Request, reply: web.StreamResponse) -> None:
         if half == "manager":
             reply.headers["Server"] = "BackendAI"
+        if offset_s := server.faults.switches.clock_offset_s:
+            reply.headers["Date"] = formatdate(time.time() + offset_s, usegmt=True)
         if not request.path.startswith(PREFIX):
             server.calls.statuses[(*_key(half, request), reply.status)] += 1
 

@@ -8,7 +8,7 @@ Source: contract 2.2, 7; Backend.AI manager ``server.py``.
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 
 from aiohttp import web
@@ -77,7 +77,8 @@ def _signed_user(request: web.Request, server: Server) -> User:
     if header is None and date_text is None and server.dialect.codes:
         raise Problem("auth-failed", "Unauthorized access")
     date = auth.parse_date(date_text) if date_text else None
-    if date is None or date_text is None or not auth.within_skew(date, datetime.now(UTC)):
+    now = datetime.now(UTC) + timedelta(seconds=server.faults.switches.clock_offset_s)
+    if date is None or date_text is None or not auth.within_skew(date, now):
         raise Problem("invalid-auth-params", "Date/time sync error")
     if header is None:
         raise Problem("auth-failed", "Unauthorized access")

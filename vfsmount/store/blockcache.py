@@ -80,7 +80,11 @@ class _Held:
 
 
 class BlockCache:
-    """Blocks on disk, at most `limit` bytes of them; `BLOCK_SIZE` long and aligned, the last one shorter."""
+    """Blocks on disk, at most `limit` bytes of them; `BLOCK_SIZE` long and aligned, the last one shorter.
+
+    Attributes:
+        root, floor: as given.
+    """
 
     def __init__(
         self, root: Path, limit: int, floor: int, *, free_bytes: Callable[[], int] | None = None
@@ -98,14 +102,15 @@ class BlockCache:
             LocalIOError: the disk failed.
         """
         prepare_root(root)
-        self._root = root
+        self.root = self._root = root
+        self.floor = floor
         self._lock = threading.Lock()
         self._held: OrderedDict[tuple[FileKey, int], _Held] = OrderedDict()
         self._touched: list[bytes] = []
         self._told_at = time.monotonic()
         self._complained: set[str] = set()
         self._closed = False
-        self._catalogue = Catalogue(root, limit, floor, free_bytes or self._free_bytes)
+        self._catalogue = Catalogue(root, limit, floor, free_bytes or self.free_bytes)
         try:
             self._presence = os.open(root / "users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._catalogue.begin(self._presence)
@@ -122,7 +127,8 @@ class BlockCache:
             return None
         return cls(root, NO_LIMIT, 0)
 
-    def _free_bytes(self) -> int:
+    def free_bytes(self) -> int:
+        """What its disk has left for us."""
         info = os.statvfs(self._root)
         return info.f_bavail * info.f_frsize
 

@@ -224,10 +224,11 @@ class StagingArea:
     """
 
     def __init__(self, state_dir: Path) -> None:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.base = state_dir / "staging"
         self.unsent = state_dir / "unsent"
         for path in (self.base, self.unsent):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.mkdir(exist_ok=True, mode=0o700)
             path.chmod(0o700)
         self.own = f"{os.getpid()}-{time.time_ns():x}"
         self.directory = self.base / self.own

@@ -6,28 +6,7 @@ after which the mount closes. A client that closes first takes its request back.
 ``{"error": SENTENCE}``. Lines are ASCII; bytes that are not UTF-8 are lone surrogates in requests, as
 Python's `os.fsdecode` makes them, and spelt ``\\xff`` in answers.
 
-``{"op": "status", "limit": 20}``
-    One line, see `_status`; its lists hold at most `limit` entries.
-``{"op": "wait", "paths": ["data/run1"]}``
-    Paths below the mountpoint; none: everything. Waits for what was acknowledged when the request came.
-    First and then at least every `BEAT_S` seconds a line ``{"left_files": 3, "left_bytes": 4096}``; at
-    the end ``{"done": true}``, or ``{"failed": [{"name": …, "reason": …}], "left_files": …,
-    "left_bytes": …}`` when something is refused, or the mount ends before all is sent.
-``{"op": "refresh", "paths": ["data/run1"]}``
-    Nothing at or below these paths (none: everything) is believed any more; ``{"done": true}``.
-``{"op": "warmup", "paths": ["data/run1"], "recursive": true, "pin": false}``
-    Has the files at these paths, and in directories at them (recursive: and below), in the cache on disk;
-    with `pin` they stay there. At least every `BEAT_S` seconds a line ``{"files": 3, "files_total": 9,
-    "bytes": …, "bytes_total": …, "fetched": …}``, the bytes that came from the server last; in between
-    perhaps ``{"warning": SENTENCE}``. The last line has ``"done": true``, or ``"failed": [{"name": …,
-    "reason": …}]`` (at most `MAX_LISTED`), ``"failed_files": …`` and ``"unreachable": …`` besides.
-``{"op": "unpin", "paths": ["data/run1"], "recursive": true}``
-    ``{"done": true, "files": 3}``: so many were pinned at these paths. They need not exist any more.
-``{"op": "pins"}``
-    Lines ``{"pins": [{"name": …, "size": …}]}`` of at most `MAX_LISTED`, then ``{"done": true}``.
-``{"op": "folders"}``
-    The folders that the mount shows, as far as it has looked: lines ``{"folders": [{"name": …, "id":
-    …}]}`` of at most `MAX_LISTED`, then ``{"done": true}``. The server is not asked.
+docs/control.md has all requests and the fields of their answers; a test finds one that is missing there.
 
 The socket answers from the moment the mount does until everything is sent at its end.
 """
@@ -38,6 +17,7 @@ import json
 import logging
 import os
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -45,15 +25,18 @@ import trio
 
 from vfsmount import __version__
 from vfsmount.errors import InvalidRequest, NotFound, VfsError
-from vfsmount.log import event
+from vfsmount.log import event, set_level
 from vfsmount.vfs.barrier import Barrier
 from vfsmount.vfs.filesystem import Filesystem
+from vfsmount.vfs.status import UnsentFile
 from vfsmount.vfs.warmup import Warmup
 
 _log = logging.getLogger("vfsmount.vfs.control")
 
+PROTOCOL = 1  # a larger one breaks older clients; fields and requests may be added without
 MAX_REQUEST = 1 << 20  # some thousand paths
 MAX_LISTED = 1000
+MAX_CLIENTS = 64  # at a time: a descriptor each, of which a mount needs its own
 BEAT_S = 1.0  # so that a client can tell a long wait from a daemon that hangs
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 _PATIENCE_S = 10.0  # with a client that neither asks nor reads
@@ -70,14 +53,20 @@ class Request(msgspec.Struct):
     limit: int = 20
     recursive: bool = False
     pin: bool = False
+    level: str = ""
 
 
 class Control:
     """Answers requests about one `Filesystem`."""
 
-    def __init__(self, fs: Filesystem, mountpoint: str) -> None:
+    def __init__(self, fs: Filesystem, mountpoint: str, device: str | None = None) -> None:
+        """Args:
+        device: major:minor of the mount, by which a stranger tells it from another one over it.
+        """
         self._fs = fs
         self._mountpoint = mountpoint
+        self._device = device
+        self._clients = 0
         self._since = trio.current_time()
         self._draining = False
         self._ended = trio.Event()
@@ -109,13 +98,19 @@ class Control:
         await trio.serve_listeners(self._serve, [listener], handler_nursery=clients)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
+        self._clients += 1
         try:
             async with stream:
+                if self._clients > MAX_CLIENTS:
+                    await _send(stream, {"error": "too many clients ask this mount; ask again later"})
+                    return
                 await self._answer(stream)
         except* _GONE:
             event(_log, logging.DEBUG, "control.client_gone")
         except* Exception:
             _log.exception("control.bug")
+        finally:
+            self._clients -= 1
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:
@@ -129,6 +124,16 @@ class Control:
 
     async def _carry_out(self, request: Request, stream: trio.SocketStream) -> None:
         match request.op:
+            case "hello":
+                await _send(stream, self._hello())
+            case "metrics":
+                await _send(stream, {**self._hello(), **self._fs.metrics()})
+            case "queue":
+                await self._queue(stream)
+            case "log-level":
+                was = set_level(request.level)
+                event(_log, logging.INFO, "log.level", level=request.level.upper(), was=was)
+                await _send(stream, {"done": True, "level": request.level.upper(), "was": was})
             case "status":
                 await _send(stream, await self._status(request.limit))
             case "wait":
@@ -160,6 +165,26 @@ class Control:
             case _:
                 raise InvalidRequest(f"this mount knows no request {request.op!r}; is it of another version?")
 
+    # --- hello, queue --------------------------------------------------------------------------
+
+    def _hello(self) -> Answer:
+        """Who answers here."""
+        return {
+            "protocol": PROTOCOL,
+            "mountpoint": _text(self._mountpoint),
+            "device": self._device,
+            "pid": os.getpid(),
+            "version": __version__,
+            "uptime_s": trio.current_time() - self._since,
+            "draining": self._draining,
+        }
+
+    async def _queue(self, stream: trio.SocketStream) -> None:
+        files = [{**_unsent(q.file), "next_try_s": q.next_try_s} for q in self._fs.queue()]
+        for at in range(0, len(files), MAX_LISTED):
+            await _send(stream, {"queue": files[at : at + MAX_LISTED]})
+        await _send(stream, {"done": True, "files": len(files), "bytes": sum(f["size"] for f in files)})
+
     # --- status --------------------------------------------------------------------------------
 
     async def _status(self, limit: int) -> Answer:
@@ -167,25 +192,11 @@ class Control:
         status = await self._fs.status()
         limit = max(0, min(limit, MAX_LISTED))
         return {
-            "mountpoint": _text(self._mountpoint),
-            "pid": os.getpid(),
-            "version": __version__,
-            "uptime_s": trio.current_time() - self._since,
-            "draining": self._draining,
+            **self._hello(),
             "unsent_files": len(status.unsent),
             "unsent_bytes": status.unsent_bytes,
             "oldest_s": status.oldest_s,
-            "unsent": [
-                {
-                    "name": _text(f.name),
-                    "size": f.size,
-                    "state": f.state,
-                    "age_s": f.age_s,
-                    "reason": _text(f.reason),
-                    "kept_at": _text(f.kept_at),
-                }
-                for f in status.unsent[:limit]
-            ],
+            "unsent": [_unsent(f) for f in status.unsent[:limit]],
             "removals_pending": len(status.removals),
             "removals": [_text(name) for name in status.removals[:limit]],
             "conflicts": [
@@ -196,7 +207,14 @@ class Control:
             "local_only": status.local_only,
             "staging_used": status.staging_used,
             "staging_limit": status.staging_limit,
-            "calls_left": status.calls_left,
+            "calls_left": status.budget.left,
+            "folders_total": len(status.folders),
+            "folders": [{**asdict(f), "name": _text(f.name)} for f in status.folders[:limit]],
+            "budget": asdict(status.budget),
+            "cache": asdict(status.cache),
+            "errors": [
+                {**asdict(e), "name": _text(e.name), "reason": _text(e.reason)} for e in status.errors[:limit]
+            ],
         }
 
     # --- wait ----------------------------------------------------------------------------------
@@ -240,6 +258,17 @@ class Control:
             failed = [{"name": "", "reason": "the mount has ended"}, *failed]
         answer = {"failed_files": warmup.failed_files, "unreachable": warmup.unreachable, **warmup.progress}
         await _send(stream, {"failed": failed, **answer})
+
+
+def _unsent(f: UnsentFile) -> Answer:
+    return {
+        "name": _text(f.name),
+        "size": f.size,
+        "state": f.state,
+        "age_s": f.age_s,
+        "reason": _text(f.reason),
+        "kept_at": _text(f.kept_at),
+    }
 
 
 async def _report_progress(warmup: Warmup, stream: trio.SocketStream) -> None:

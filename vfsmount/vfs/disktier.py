@@ -8,12 +8,15 @@ than the line, some blocks are not kept, and no reader waits for it.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from typing import Any
 
 import trio
 from cachetools import LRUCache
 
 from vfsmount.core.blockindex import BLOCK_SIZE, BlockIndex, Bytes
 from vfsmount.core.inodes import Node
+from vfsmount.errors import LocalIOError
 from vfsmount.log import event
 from vfsmount.store.blockcache import BlockCache, FileKey
 from vfsmount.store.segments import SEGMENT_BLOCKS
@@ -24,6 +27,7 @@ _log = logging.getLogger("vfsmount.vfs.disktier")
 
 _QUEUE = 64  # blocks that wait to be kept, and no more than this part of the memory
 _QUEUE_SHARE = 8
+_USAGE_S = 2.0  # for the disk to say how full it is
 _REMEMBERED = 4096  # segments whose blocks are known
 _Segment = tuple[int, int, int]  # serial, version, number
 
@@ -50,6 +54,23 @@ class DiskTier:
     async def flush(self) -> None:
         """Until everything that is queued is on disk."""
         await self._idle.wait()
+
+    async def usage(self) -> dict[str, Any]:
+        """The fields of `vfs.status.CacheStatus` about the disk; what it does not tell soon is left out."""
+        cache = self._cache
+        if cache is None:
+            return {}
+        found: dict[str, Any] = {"directory": str(cache.root), "disk_floor": cache.floor}
+
+        def look() -> None:
+            found["disk_free"] = cache.free_bytes()
+            usage = cache.usage()
+            found["disk_used"], found["disk_limit"] = usage.bytes, usage.limit
+
+        with trio.move_on_after(_USAGE_S), suppress(LocalIOError, OSError):
+            # Given up where another process keeps the catalogue to itself.
+            await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+        return dict(found)
 
     @property
     def is_there(self) -> bool:

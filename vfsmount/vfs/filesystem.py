@@ -21,6 +21,7 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.blockindex import Bytes
 from vfsmount.core.inodes import Node
+from vfsmount.core.writeback import urgency
 from vfsmount.errors import (
     BadHandle,
     InvalidRequest,
@@ -47,7 +48,15 @@ from vfsmount.vfs.parts import Parts
 from vfsmount.vfs.policy import MountPolicy, without_set_id
 from vfsmount.vfs.recovery import Report
 from vfsmount.vfs.staged import staged_of, version_of
-from vfsmount.vfs.status import Status, UnsentFile, state_of_file, unsent_file
+from vfsmount.vfs.status import (
+    CacheStatus,
+    FolderStatus,
+    Queued,
+    Status,
+    UnsentFile,
+    state_of_file,
+    unsent_file,
+)
 from vfsmount.vfs.warmup import Warmup
 
 _log = logging.getLogger("vfsmount.vfs")
@@ -837,7 +846,10 @@ class Filesystem:
             local_only=await self._records.count_local(),
             staging_used=self._area.used,
             staging_limit=self.policy.staging_size,
-            calls_left=self._client.governor.calls_left,
+            folders=tuple(self._folder_status()),
+            budget=self._client.governor.state,
+            cache=await self._cache_status(),
+            errors=tuple(self.parts.recent.newest_first),
         )
 
     def metrics(self) -> dict[str, Any]:
@@ -876,6 +888,42 @@ class Filesystem:
             "open_files": len(self._handles),
             "open_directories": len(self._dir_handles),
         }
+
+    def _folder_status(self) -> Iterator[FolderStatus]:
+        unsent: dict[str, list[int]] = {}
+        for node in self._uploader.unsent:
+            if node.folder is not None:
+                unsent.setdefault(node.folder.id, []).append(unsent_file("", node).size)
+        entries = self._inodes.root.entries
+        for name in sorted(entries):
+            folder = entries[name].folder
+            if folder is not None:
+                sizes = unsent.get(folder.id, [])
+                yield FolderStatus(
+                    os.fsdecode(name), folder.id, folder.permission, folder.is_owner, len(sizes), sum(sizes)
+                )
+
+    async def _cache_status(self) -> CacheStatus:
+        memory = self.parts.blocks
+        disk = await self.parts.disk.usage()
+        return CacheStatus(memory.size + memory.reserved, memory.limit, **disk)
+
+    def queue(self) -> list[Queued]:
+        """What is unsent in the order in which it is sent, as far as it can be told now."""
+        now = trio.current_time()
+
+        def order(entry: tuple[float | None, Node]) -> tuple[float, tuple[int, int]]:
+            next_try_s, node = entry
+            detail = staged_of(node).detail
+            # A thing of tenths of a second: what is due together goes by `urgency`.
+            when = -1.0 if next_try_s is None else float(int(next_try_s * 10))
+            return when, urgency(detail.acked_at, detail.size) if detail is not None else (0, 0)
+
+        found = [(self._uploader.next_try(n, now), n) for n in self._uploader.unsent]
+        return [
+            Queued(unsent_file(self._uploader.name_of(n), n), next_try_s)
+            for next_try_s, n in sorted(found, key=order)
+        ]
 
     async def drain(self) -> list[UnsentFile]:
         """Send what is left; return what could not be sent. It stays recorded for the next mount."""

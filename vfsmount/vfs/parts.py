@@ -34,6 +34,7 @@ from vfsmount.vfs.pins import Pins
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.queue import Queue
 from vfsmount.vfs.reader import Reader
+from vfsmount.vfs.recent import Recent
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.recovery import Recoverer
 from vfsmount.vfs.removals import Removals
@@ -63,10 +64,13 @@ class Parts:
         """Args: as of `Filesystem`. Its services run in `nursery` from here on."""
         self.inodes = InodeTable()
         self.inodes.root.mtime_ns = self.inodes.root.ctime_ns = time.time_ns()
+        self.recent = Recent()
         self.gate = PathGate(policy)
         self.attributes = Attributes(records, self.inodes, policy)
         self.recorder = Recorder(records, area)
-        self.removals = Removals(client, transfers, self.gate, records, self.recorder, policy.retry_first_s)
+        self.removals = Removals(
+            client, transfers, self.gate, records, self.recorder, self.recent, policy.retry_first_s
+        )
         self.following = Following(
             transfers, self.gate, nursery, extend, lambda node: self.metadata.renew(node)
         )
@@ -150,6 +154,7 @@ class Parts:
             pulse,
             self.queue,
             self.pressure,
+            self.recent,
         )
         self.namespace = Namespace(
             client,

@@ -27,6 +27,7 @@ from vfsmount.store.staged import Removal
 from vfsmount.values import Folder, Validator
 from vfsmount.vfs.deadline import Pulse, wait_behind
 from vfsmount.vfs.paths import PathGate, child_path, folder_of
+from vfsmount.vfs.recent import Recent
 from vfsmount.vfs.recorder import Recorder
 
 _log = logging.getLogger("vfsmount.vfs.removals")
@@ -73,6 +74,7 @@ class Removals:
         gate: PathGate,
         records: Records,
         recorder: Recorder,
+        recent: Recent,
         retry_first_s: float,
     ) -> None:
         self._client = client
@@ -80,6 +82,7 @@ class Removals:
         self._gate = gate
         self._rows = records.staged
         self._recorder = recorder
+        self._recent = recent
         self._retry_first_s = retry_first_s
         self._pending: dict[tuple[Node, bytes], Pending] = {}
         self._added_at = self._first_at = 0.0
@@ -150,6 +153,7 @@ class Removals:
             except VfsError as e:
                 # Nothing is known of any of them; all are tried again.
                 self._error = e
+                self._recent.note("removal", e)
                 failed, self._failed = self._failed, trio.Event()
                 failed.set()
                 now = trio.current_time()
@@ -250,6 +254,7 @@ class Removals:
     async def _refused(self, refused: list[Pending], e: VfsError) -> None:
         for pending in refused:
             pending.error = e
+            self._recent.note("removal", e, pending.shown)
             dircache.expire(pending.parent)
             name = pending.name.decode("utf-8", "backslashreplace")
             event(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from vfsmount.core.inodes import Node
 from vfsmount.core.staging import State
+from vfsmount.values import CallBudget
+from vfsmount.vfs.recent import Failure
 from vfsmount.vfs.staged import staged_of
 
 
@@ -31,6 +33,54 @@ class UnsentFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """One file on its way to the server.
+
+    Attributes:
+        next_try_s: until the next try may begin; None: one is under way.
+    """
+
+    file: UnsentFile
+    next_try_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStatus:
+    """One vfolder as it is mounted.
+
+    Attributes:
+        name: as shown on the mount.
+        permission: ``ro``, ``rw`` or ``wd``, as granted to us.
+    """
+
+    name: str
+    id: str
+    permission: str
+    is_owner: bool
+    unsent_files: int
+    unsent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """What is held of what was read, in bytes.
+
+    Attributes:
+        directory: of the cache on disk; None: there is none.
+        disk_used, disk_limit: of all mounts that share it; None where that cannot be told now.
+        disk_floor, disk_free: free bytes that stay on its disk, and those there are.
+    """
+
+    memory_used: int
+    memory_limit: int
+    directory: str | None = None
+    disk_used: int | None = None
+    disk_limit: int | None = None
+    disk_floor: int | None = None
+    disk_free: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Numbers are bytes and seconds.
 
@@ -39,7 +89,8 @@ class Status:
         removals: names removed here that the server still has.
         conflicts: (path as shown, name it was kept under, seconds since the epoch), newest first.
         local_only: links, FIFOs and sockets that exist on this machine only.
-        calls_left: manager calls the budget still allows, None where the server tells no limit.
+        folders: by name.
+        errors: newest first.
     """
 
     unsent: tuple[UnsentFile, ...]
@@ -49,7 +100,10 @@ class Status:
     local_only: int
     staging_used: int
     staging_limit: int
-    calls_left: int | None
+    folders: tuple[FolderStatus, ...]
+    budget: CallBudget
+    cache: CacheStatus
+    errors: tuple[Failure, ...]
 
     @property
     def unsent_bytes(self) -> int:

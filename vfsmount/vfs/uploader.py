@@ -38,7 +38,8 @@ from vfsmount.vfs.deadline import Pulse, wait_behind
 from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
-from vfsmount.vfs.queue import Queue
+from vfsmount.vfs.queue import OPEN_REST_S, Queue
+from vfsmount.vfs.recent import Recent
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.settling import Settling
 from vfsmount.vfs.staged import StagedFile, Upload, staged_of
@@ -96,6 +97,7 @@ class Uploader:
         pulse: Pulse,
         queue: Queue,
         pressure: Pressure,
+        recent: Recent,
     ) -> None:
         """Args:
         pulse: beats while any upload moves.
@@ -113,6 +115,7 @@ class Uploader:
         self._pulse = pulse
         self._queue = queue
         self._pressure = pressure
+        self._recent = recent
         self._line = Schedule()  # the server as a whole: silent to one file, silent to all
         self._tried = trio.Event()  # renewed whenever a try has ended
         self._running: dict[Node, Upload | None] = {}
@@ -351,6 +354,7 @@ class Uploader:
 
     def _failed(self, node: Node, staged: StagedFile, e: VfsError) -> None:
         staged.error = e
+        self._recent.note("upload", e, self.name_of(node))
         retry_at = staged.schedule.failed(
             trio.current_time(), retryable=True, first_s=self._policy.retry_first_s
         )
@@ -360,6 +364,7 @@ class Uploader:
     async def _park(self, node: Node, staged: StagedFile, e: VfsError) -> None:
         news = staged.error is None or str(staged.error) != str(e)
         staged.error = e
+        self._recent.note("upload", e, self.name_of(node))
         staged.may_be_there = False if not isinstance(e, RemoteUnavailable) else staged.may_be_there
         staged.schedule.failed(trio.current_time(), retryable=False)
         if news:
@@ -368,6 +373,18 @@ class Uploader:
                 note="kept here and tried again",
             )  # fmt: skip
         await self._recorder.parked(staged, str(e))
+
+    # --- for those who look ----------------------------------------------------------------------
+
+    def next_try(self, node: Node, now: float) -> float | None:
+        """Seconds until an unsent node's next try may begin; None: one is under way."""
+        if node in self._running:
+            return None
+        schedule = staged_of(node).schedule
+        due = schedule.recorded(now)
+        if node.writers and not schedule.hurried:
+            due = max(due, now + OPEN_REST_S)  # at least: it is not closed yet
+        return max(0.0, max(due, self._line.not_before) - now)
 
     # --- for those who change names ------------------------------------------------------------
 
