@@ -93,6 +93,8 @@ def warning_records(request: pytest.FixtureRequest) -> Iterator[list[logging.Log
     """Fail the test on a warning of ours, unless it asked for `expect_warnings`."""
     collector = Collector()
     ours = logging.getLogger("vfsmount")
+    for logger in (ours, logging.getLogger("vfsmount.api")):
+        logger.setLevel(logging.NOTSET)  # a command that ran in an earlier test may have made it quieter
     ours.addHandler(collector)
     try:
         yield collector.records
