@@ -15,7 +15,7 @@ from bench.link import Link
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted
 
-pytestmark = [pytest.mark.fuse, pytest.mark.beside]
+pytestmark = pytest.mark.fuse
 
 FILES, SIZE = 300, 4096
 

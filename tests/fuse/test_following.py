@@ -27,8 +27,6 @@ from tests.fuse.test_calls import manager_calls
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted
 
-pytestmark = pytest.mark.beside
-
 # The mount's --attr-ttl of 0.5 s, a second, and what a busy machine takes.
 WITHIN_S = 5.0
 

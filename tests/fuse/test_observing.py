@@ -21,8 +21,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted, vfsmount
 
-pytestmark = pytest.mark.beside
-
 CONTENT = os.urandom(3 << 20)
 
 

@@ -25,7 +25,6 @@ from tests.support.workers import Worker, work_for
 BLOCK = 32
 PAGE = 4096
 STALE = frozenset({errno.ESTALE})
-pytestmark = pytest.mark.beside
 SECONDS = [5.0, pytest.param(300.0, marks=pytest.mark.long)]
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted
 
-pytestmark = [pytest.mark.fuse, pytest.mark.beside]
+pytestmark = pytest.mark.fuse
 
 MIB = 1 << 20
 

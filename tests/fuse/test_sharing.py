@@ -114,7 +114,6 @@ def test_only_chosen_folders_are_shown(site: Site, folder: Path, tmp_path: Path)
         assert os.listdir(mounted.path) == [folder.name]
 
 
-@pytest.mark.beside
 def test_folders_appear_and_vanish_within_ten_seconds(site: Site) -> None:
     friend = site.client("friend")
     mine, theirs = (f"{who}-{secrets.token_hex(4)}" for who in ("mine", "theirs"))

@@ -17,7 +17,7 @@ import pytest
 from tests.support.embedded import Embedded, eventually
 from tests.support.mounting import VFSMOUNT, Mounted, clean_environment, vfsmount
 
-pytestmark = [pytest.mark.fuse, pytest.mark.beside]
+pytestmark = pytest.mark.fuse
 
 MIB = 1 << 20
 # An open file's version is asked for by its end where nothing was read of it yet, which would count here.
