@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import logging
 import os
@@ -231,6 +232,7 @@ def command(
     if data is not None and not embedded:
         raise ConfigError("--data is the data directory of --embedded: add --embedded, or leave it out")
     choices = _choices(mount_options, params)
+    passed = _passed(mountpoint, choices)
     state = (state_dir or places.state_dir()).absolute()
     level = logging.DEBUG if debug else logging.INFO
     as_json = log_format == "json"
@@ -257,12 +259,12 @@ def command(
         )
         with server as environ:
             own = dict.fromkeys(flags) if embedded else flags
-            return _mount(mountpoint, own, environ, choices, state, ready)
+            return _mount(mountpoint, own, environ, choices, state, ready, passed)
 
     if foreground:
-        return work(
-            lambda: click.echo(f"mounted on {os.path.abspath(mountpoint)}; Ctrl-C unmounts", err=True)
-        )
+        where = _place(mountpoint, passed) or mountpoint
+        stops = "unmounts" if passed is None else "ends the service"
+        return work(lambda: click.echo(f"mounted on {os.path.abspath(where)}; Ctrl-C {stops}", err=True))
 
     from vfsmount.cli.background import run_in_background
 
@@ -277,8 +279,34 @@ def command(
 
         return work(detached)
 
+    name = _place(mountpoint, passed)
     status = run_in_background(in_child)
-    return status or _check_answers(mountpoint)
+    return status or _check_answers(name, passed=passed is not None)
+
+
+def _passed(mountpoint: str, choices: _Choices) -> int | None:
+    """The descriptor that ``/dev/fd/N`` means; None for a mountpoint.
+
+    Raises:
+        MountError, ConfigError: it is none that can be served, or what it was mounted with is to be changed.
+    """
+    if not mountpoint.startswith("/dev/fd/"):
+        return None
+    from vfsmount.fuse.passed import passed_descriptor
+
+    fd = passed_descriptor(mountpoint)
+    if fd is not None and (choices.allow_other or choices.extra_flags):
+        raise ConfigError(f"{mountpoint} is mounted already: allow_other and the like are for who did so")
+    return fd
+
+
+def _place(mountpoint: str, passed: int | None) -> str | None:
+    """Where files show; None where that is not known."""
+    if passed is None:
+        return mountpoint
+    from vfsmount.fuse.passed import place_of
+
+    return place_of(passed)
 
 
 def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _Choices:
@@ -361,12 +389,14 @@ def _mount(
     choices: _Choices,
     state: Path,
     ready: Callable[[], None],
+    passed: int | None,
 ) -> int:
     import trio
 
     from vfsmount.config import load_settings
     from vfsmount.fuse import device, session
-    from vfsmount.fuse.mountpoint import prepare, real_path
+    from vfsmount.fuse.mountpoint import FS_TYPE, mounted_type, prepare, real_path
+    from vfsmount.fuse.passed import shown_name
     from vfsmount.store.mounts import MountRecord, MountRecords, start_time
     from vfsmount.vfs.handles import Maker
     from vfsmount.vfs.policy import MountPolicy
@@ -377,7 +407,10 @@ def _mount(
     settings = load_settings(flags, environ)
     log.add_secret(settings.secret_key)
     records = MountRecords(state)
-    path = prepare(mountpoint, died=records.has_died(real_path(mountpoint)))
+    if passed is None:
+        path = prepare(mountpoint, died=records.has_died(real_path(mountpoint)))
+    else:
+        path = shown_name(passed)
     kernel_flags = device.MS_NOSUID | device.MS_NODEV | choices.extra_flags
     if choices.read_only:
         kernel_flags |= device.MS_RDONLY
@@ -409,14 +442,19 @@ def _mount(
         cache=_cache_spec(choices),
         metrics=choices.metrics,
         access_log=choices.access_log,
+        passed=passed,
     )
 
     def answering() -> None:
         answers_at = str(socket_path or "")
-        records.write(MountRecord(path, os.getpid(), start_time(os.getpid()), socket=answers_at))
+        started = start_time(os.getpid())
+        alive = MountRecord(path, os.getpid(), started, socket=answers_at, passed=passed is not None)
+        records.write(alive)
         ready()
 
     unsent = trio.run(session.serve, spec, answering)
+    if passed is not None and mounted_type(path) == FS_TYPE:
+        click.echo(f"vfsmount: {path} is left for its mounter to unmount; nothing answers there", err=True)
     ours = records.is_of(path, os.getpid())
     if not unsent:
         if ours:
@@ -471,12 +509,14 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_TOP_PAD, 4 << 20)
 
 
-def _check_answers(mountpoint: str) -> int:
+def _check_answers(mountpoint: str | None, *, passed: bool) -> int:
     """The last word before exit status 0: somebody else than the daemon gets an answer."""
     from vfsmount.fuse.mountpoint import answer, real_path
 
+    if mountpoint is None:  # it is elsewhere; the kernel has our answer to its first request
+        return OK
     code = answer(real_path(mountpoint))
-    if code == 0:
+    if code == 0 or (passed and code == errno.EACCES):  # mounted for somebody else to use
         return OK
     click.echo(f"vfsmount: {mountpoint} is mounted but does not answer", err=True)
     return MOUNT

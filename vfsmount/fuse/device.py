@@ -146,4 +146,7 @@ def read_init(fd: int) -> bytes:
     """
     if not select.select([fd], [], [], _INIT_TIMEOUT_S)[0]:
         raise MountError("the kernel did not begin to speak FUSE")
-    return os.read(fd, _REQUEST_ROOM)
+    try:
+        return os.read(fd, _REQUEST_ROOM)
+    except PermissionError:
+        raise MountError("nothing is mounted with it") from None
