@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,5 +157,6 @@ def home() -> Iterator[Path]:
             os.chown(path / name, NOBODY, NOBODY)
     yield path
     for record in (path / "state" / "mounts").glob("*.json"):  # a test that failed half-way
-        os.kill(json.loads(record.read_bytes())["pid"], signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(json.loads(record.read_bytes())["pid"], signal.SIGKILL)
     shutil.rmtree(path)

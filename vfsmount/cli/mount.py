@@ -9,7 +9,7 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from vfsmount import log, places
 from vfsmount.cli.exit_codes import MOUNT, OK, UNSENT
 from vfsmount.cli.mount_options import parse_mount_options
 from vfsmount.cli.options import Flags, api_options
+from vfsmount.cli.supervise import as_first_process
 from vfsmount.errors import ConfigError
 from vfsmount.fuse.negotiation import MAX_BACKGROUND, MOST_BACKGROUND, InitOptions
 
@@ -264,7 +265,11 @@ def command(
     if foreground:
         where = _place(mountpoint, passed) or mountpoint
         stops = "unmounts" if passed is None else "ends the service"
-        return work(lambda: click.echo(f"mounted on {os.path.abspath(where)}; Ctrl-C {stops}", err=True))
+
+        def ready() -> None:
+            click.echo(f"mounted on {os.path.abspath(where)}; Ctrl-C {stops}", err=True)
+
+        return as_first_process(lambda: work(ready))
 
     from vfsmount.cli.background import run_in_background
 
@@ -282,6 +287,26 @@ def command(
     name = _place(mountpoint, passed)
     status = run_in_background(in_child)
     return status or _check_answers(name, passed=passed is not None)
+
+
+def serve_here(arguments: Sequence[str], flags: Flags, ready: Callable[[], None]) -> int:
+    """Mount as ``vfsmount mount ARGUMENTS`` would and serve in this process, warnings in the usual log.
+
+    Args:
+        ready: called when the mount answers.
+
+    Returns:
+        The exit status; what could not be sent was named on stderr.
+
+    Raises:
+        MountError and others: nothing was mounted.
+    """
+    with command.make_context("mount", list(arguments)) as ctx:
+        params = ctx.params
+    state = (params["state_dir"] or places.state_dir()).absolute()
+    log.setup(logging.WARNING, places.private_dir(state) / "vfsmount.log", stderr=False)
+    choices = _choices(params["mount_options"], params)
+    return _mount(params["mountpoint"], flags, os.environ, choices, state, ready, None)
 
 
 def _passed(mountpoint: str, choices: _Choices) -> int | None:
