@@ -53,7 +53,7 @@ class _Choices:
     sync: bool
     fsync_remote: bool
     staging_size: int
-    cache_dir: Path | None
+    cache_dir: Path
     cache_size: int
     cache_free: int
     drain_timeout: float
@@ -111,10 +111,8 @@ class Octal(click.ParamType[int]):
 @click.option(
     "--memory",
     type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
     metavar="MIB",
-    help="Memory for file content read.",
+    help="Memory for the daemon as a whole. [256; at most a quarter of a container's limit]",
 )
 @click.option(
     "--cache-dir",
@@ -124,18 +122,14 @@ class Octal(click.ParamType[int]):
 @click.option(
     "--cache-size",
     type=click.IntRange(min=0),
-    default=10240,
-    show_default=True,
     metavar="MIB",
-    help="Most of the disk that it may take; 0: nothing is kept there.",
+    help="Most of the disk that it may take; 0: nothing is kept. [10240; at most half of what is free]",
 )
 @click.option(
     "--cache-free",
     type=click.IntRange(min=0),
-    default=1024,
-    show_default=True,
     metavar="MIB",
-    help="Room on that disk that it leaves free.",
+    help="Room on that disk that it leaves free. [1024; at most a tenth of the disk]",
 )
 @click.option("--sync", is_flag=True, help="Every close returns only when the server has the file, verified.")
 @click.option(
@@ -344,14 +338,14 @@ def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _C
         return value
 
     umask = given.numbers.get("umask", params["umask"])
-    memory, folders = params["memory"], params["folders"]
+    folders = params["folders"]
     deadline, dir_ttl, attr_ttl = params["deadline"], params["dir_ttl"], params["attr_ttl"]
     staging_size, drain_timeout = params["staging_size"], params["drain_timeout"]
-    cache_dir, cache_size, cache_free = params["cache_dir"], params["cache_size"], params["cache_free"]
-    assert cache_dir is None or isinstance(cache_dir, Path)
-    assert isinstance(cache_size, int) and isinstance(cache_free, int)
+    cache_dir = params["cache_dir"] or places.cache_dir()
+    assert isinstance(cache_dir, Path)
+    cache_size, cache_free = _cache_sizes(cache_dir.absolute(), params)
     assert isinstance(staging_size, int) and isinstance(drain_timeout, float)
-    assert isinstance(memory, int) and isinstance(folders, tuple) and isinstance(umask, int)
+    assert isinstance(folders, tuple) and isinstance(umask, int)
     assert isinstance(deadline, float) and isinstance(dir_ttl, float) and isinstance(attr_ttl, float)
     return _Choices(
         read_only=bool(params["read_only"]) or given.read_only,
@@ -364,13 +358,13 @@ def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _C
         deadline=deadline,
         dir_ttl=dir_ttl,
         attr_ttl=attr_ttl,
-        memory=memory << 20,
+        memory=_memory(params),
         sync=bool(params["sync"]) or given.sync,
         fsync_remote=params["fsync"] == "remote",
         staging_size=staging_size << 20,
-        cache_dir=cache_dir.absolute() if cache_dir else None,
-        cache_size=cache_size << 20,
-        cache_free=cache_free << 20,
+        cache_dir=cache_dir.absolute(),
+        cache_size=cache_size,
+        cache_free=cache_free,
         drain_timeout=drain_timeout,
         init=_init_options(params),
         metrics=_metrics_address(params),
@@ -394,6 +388,27 @@ def _access_log_spec(params: Mapping[str, object]) -> AccessLogSpec | None:
 
     assert isinstance(path, Path) and isinstance(size, int)
     return AccessLogSpec(path.absolute(), size << 20)
+
+
+def _memory(params: Mapping[str, object]) -> int:
+    from vfsmount.cli.machine import memory_limit
+    from vfsmount.core.limits import default_memory
+
+    asked = params["memory"]
+    assert asked is None or isinstance(asked, int)
+    return default_memory(memory_limit()) if asked is None else asked << 20
+
+
+def _cache_sizes(directory: Path, params: Mapping[str, object]) -> tuple[int, int]:
+    """Most that the cache takes, and what it leaves, in bytes."""
+    size, free = params["cache_size"], params["cache_free"]
+    assert (size is None or isinstance(size, int)) and (free is None or isinstance(free, int))
+    if size is not None and free is not None:
+        return size << 20, free << 20
+    from vfsmount.cli.machine import cache_sizes
+
+    usual = cache_sizes(directory)
+    return (usual[0] if size is None else size << 20), (usual[1] if free is None else free << 20)
 
 
 def _init_options(params: Mapping[str, object]) -> InitOptions:
@@ -500,7 +515,7 @@ def _cache_spec(choices: _Choices) -> CacheSpec | None:
 
     if not choices.cache_size:
         return None
-    return CacheSpec(choices.cache_dir or places.cache_dir(), choices.cache_size, choices.cache_free)
+    return CacheSpec(choices.cache_dir, choices.cache_size, choices.cache_free)
 
 
 def _socket_path() -> Path | None:

@@ -51,8 +51,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vfsmount.fuse.session")
 
-# After the mount is gone from the tree, requests of programs that still use it get this long.
+# After the mount is gone from the tree, requests of programs that still use it get this long, and
+# where the whole end has little time a quarter of that.
 _LINGER_S = 5.0
+_LEAST_LINGER_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +333,7 @@ async def _mount(spec: MountSpec, operations: Operations) -> Callable[[], Awaita
                 unmount()
         raise
     if passed:
-        return partial(stop_reading, slot, _LINGER_S)
+        return partial(stop_reading, slot, _linger_s(spec.policy))
     # From a thread: the kernel may want an answer of ours before it lets go.
     return partial(trio.to_thread.run_sync, unmount)
 
@@ -361,7 +363,11 @@ async def _obey_signals(fs: Filesystem, leave: Callable[[], Awaitable[None]], st
             except MountError as e:
                 event(_log, logging.WARNING, "mount.unmount_failed", error=str(e))
             # The connection ends with the last program that uses it; ours is not to wait for ever.
-            stop.deadline = trio.current_time() + _LINGER_S
+            stop.deadline = trio.current_time() + _linger_s(fs.policy)
+
+
+def _linger_s(policy: MountPolicy) -> float:
+    return max(_LEAST_LINGER_S, min(_LINGER_S, policy.drain_timeout_s / 4))
 
 
 def _has_terminal() -> bool:
