@@ -56,7 +56,7 @@ def test_dot_folder_that_is_asked_for_stands_where_it_is_asked_for() -> None:
         ([".old"], False, NotFound, "delete-pending"),
         (["data", "data@kim@x"], False, ConfigError, "two folders at /home/work/data"),
         (["more/a", "more/b"], False, ConfigError, "two folders at /home/work/more"),
-        (["data@kim@x:/x"], True, ConfigError, "cannot be reached"),
+        (["data@kim@x:/x"], True, Ambiguous, "reaches only one"),
     ],
 )
 def test_what_cannot_stand_is_refused(mounts: list[str], by_name: bool, error: type, says: str) -> None:
