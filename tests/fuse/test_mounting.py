@@ -443,7 +443,6 @@ def test_background_mount_leaves_its_warnings_in_a_log(
 GRACE_S = 10.0
 
 
-@pytest.mark.beside
 def test_termination_within_the_grace_period_names_what_is_unsent_and_the_next_mount_sends_it(
     tmp_path: Path,
 ) -> None:

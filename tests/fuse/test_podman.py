@@ -23,7 +23,6 @@ PARTS = ("usr", "etc", "proc", "sys", "dev", "tmp", "run", "mnt", "home", "base"
 WHY_NOT = "" if shutil.which("podman") else "podman is not installed"
 WHY_NOT = WHY_NOT if os.geteuid() == 0 else "only root can run these containers"
 pytestmark = [
-    pytest.mark.beside,
     pytest.mark.unprivileged,  # skipped, not failed, where podman cannot run
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),
 ]

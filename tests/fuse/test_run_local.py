@@ -21,9 +21,6 @@ from tests.support.ordinary import CAN_MOUNT, NOBODY, ordinary_user, their_pytho
 SEES = 'pwd; echo "$HOME"; id -u; stat -c "%n %a %F" .vimrc data other .cache-torch; cat .vimrc data/there'
 
 
-pytestmark = pytest.mark.beside
-
-
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     with Embedded(
