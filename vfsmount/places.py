@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import stat
-import warnings
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,22 +40,32 @@ def cache_dir() -> Path:
 def runtime_dir() -> Path:
     """Path of the directory for sockets; it need not exist (`private_dir`).
 
+    Not by platformdirs, which wants every directory above to be root's or ours: in a user namespace
+    root is nobody, and no directory at all would do.
+
     Raises:
         ConfigError: the directory above belongs to another user, who could swap what we put there.
     """
-    with warnings.catch_warnings():
-        # Without a login session there is no XDG_RUNTIME_DIR and platformdirs falls back to the
-        # temporary directory with a warning; the check below makes that fallback safe.
-        warnings.simplefilter("ignore")
-        try:
-            base = platformdirs.user_runtime_path()
-        except PermissionError as e:
-            raise ConfigError(f"XDG_RUNTIME_DIR: {e}") from e
-    if not base.exists():
-        private_dir(base)
-    if base.stat().st_uid not in (0, os.geteuid()):
-        raise ConfigError(f"XDG_RUNTIME_DIR: {base} belongs to another user; set it to a directory of yours")
-    return base / APP
+    named = os.environ.get("XDG_RUNTIME_DIR", "")
+    last = Path(tempfile.gettempdir()) / f"runtime-{os.geteuid()}"
+    for base in ([Path(named)] if named.startswith("/") else []) + [Path(f"/run/user/{os.geteuid()}")]:
+        if _is_private(base):
+            return base / APP
+    if named.startswith("/") and not os.path.lexists(named):
+        return private_dir(Path(named)) / APP
+    try:
+        return private_dir(last) / APP
+    except ConfigError as e:
+        raise ConfigError(f"{e}; set XDG_RUNTIME_DIR to a directory of yours") from e
+
+
+def _is_private(path: Path) -> bool:
+    """Whether it is a directory of ours that nobody else writes to."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022
 
 
 def private_dir(path: Path) -> Path:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shutil
+import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +20,7 @@ import pytest
 from tests.support.embedded import Embedded, RawClient
 from tests.support.live import DIRECTORY, live_environment
 from tests.support.mounting import Mounted
+from tests.support.ordinary import NOBODY
 
 _numbers = itertools.count()
 SERVERS = ["embedded-23.09", "embedded-26", pytest.param("live", marks=pytest.mark.live)]
@@ -138,3 +143,20 @@ def new_folder(site: Site) -> Iterator[Path]:
 def disk(site: Site, folder: Path) -> Path:
     """Where that vfolder's files lie on the server's own disk."""
     return site.disk(folder.name)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory an ordinary user owns; those of pytest lie below one only we may enter."""
+    path = Path(tempfile.mkdtemp(prefix="vfsmount-visitor-", dir="/var/tmp"))
+    path.chmod(0o755)
+    (path / "top").mkdir()
+    for name in (".", "mnt", "run"):
+        (path / name).mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(path / name, NOBODY, NOBODY)
+    yield path
+    for record in (path / "state" / "mounts").glob("*.json"):  # a test that failed half-way
+        with suppress(ProcessLookupError):
+            os.kill(json.loads(record.read_bytes())["pid"], signal.SIGKILL)
+    shutil.rmtree(path)

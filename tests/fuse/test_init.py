@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import sysconfig
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +16,10 @@ import pytest
 from tests.support import failing_init
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted, clean_environment, vfsmount
+from tests.support.ordinary import CAN_MOUNT, NOBODY, ordinary_user, their_python
 
-CHECKOUT = Path(__file__).parents[2]
 NAMES = 1020  # a server shows 1000 of a directory; each of the others has to be asked for
 APART = 4 << 20  # bytes; a first read reads no further ahead
-NOBODY = 65534
 KERNELS_OWN = (12, 9)
 
 
@@ -208,59 +203,6 @@ def test_older_kernels_get_what_they_offer(env: dict[str, str], tmp_path: Path, 
 
 # --- who mounts ----------------------------------------------------------------------------------
 
-# In a mount namespace of its own: /dev/fuse that everybody may open, as a distribution has it, and what
-# Python needs where everybody may read it, wherever it lies here.
-_PREPARE = """
-set -e
-top=$1 base=$2 checkout=$3 packages=$4
-shift 4
-mount -t tmpfs -o mode=755 none "$top"
-mkdir "$top/base" "$top/checkout" "$top/packages"
-mount --bind "$base" "$top/base"
-mount --bind "$checkout" "$top/checkout"
-mount --bind "$packages" "$top/packages"
-mknod "$top/fuse" c 10 229
-chmod 666 "$top/fuse"
-mount --bind "$top/fuse" /dev/fuse
-exec "$@"
-"""
-_CAN = "import os, pyfuse3, vfsmount; os.close(os.open('/dev/fuse', os.O_RDWR))"
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A directory an ordinary user owns; those of pytest lie below one only we may enter."""
-    path = Path(tempfile.mkdtemp(prefix="vfsmount-visitor-", dir="/var/tmp"))
-    path.chmod(0o755)
-    (path / "top").mkdir()
-    for name in (".", "mnt", "run"):
-        (path / name).mkdir(mode=0o700, exist_ok=True)
-        if os.geteuid() == 0:
-            os.chown(path / name, NOBODY, NOBODY)
-    yield path
-    for record in (path / "state" / "mounts").glob("*.json"):  # a test that failed half-way
-        os.kill(json.loads(record.read_bytes())["pid"], signal.SIGKILL)
-    shutil.rmtree(path)
-
-
-def ordinary_user(home: Path) -> list[str]:
-    """The beginning of a command that runs without any privilege."""
-    if os.geteuid():
-        return []
-    places = [str(home / "top"), sys.base_prefix, str(CHECKOUT), sysconfig.get_path("platlib")]
-    drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--"]
-    return ["unshare", "-m", "sh", "-c", _PREPARE, "sh", *places, *drop]
-
-
-def their_python(home: Path) -> tuple[str, dict[str, str]]:
-    """The interpreter as they reach it, and where it finds what it needs."""
-    if os.geteuid():
-        return sys.executable, {}
-    top = home / "top"
-    program = Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())
-    paths = {"PYTHONPATH": f"{top}/checkout:{top}/packages", "LD_LIBRARY_PATH": f"{top}/base/lib"}
-    return str(top / "base" / program), paths
-
 
 def through_fusermount3(home: Path) -> list[str]:
     helper = shutil.which("fusermount3")
@@ -292,7 +234,7 @@ class Visit:
         if failing and paths:
             env["PYTHONPATH"] = f"{failing}:{paths['PYTHONPATH']}"
         can = subprocess.run(
-            [*prefix, python, "-c", _CAN], env=env, cwd=home, capture_output=True, text=True, check=False
+            [*prefix, python, "-c", CAN_MOUNT], env=env, cwd=home, capture_output=True, text=True, check=False
         )
         if can.returncode:
             pytest.skip(f"an ordinary user cannot mount here: {can.stderr.strip()[-300:]}")

@@ -438,3 +438,51 @@ def test_background_mount_leaves_its_warnings_in_a_log(
     assert "WARNING" in log
     assert env["BACKEND_SECRET_KEY"] not in log
     assert (state / "vfsmount.log").stat().st_mode & 0o777 == 0o600
+
+
+GRACE_S = 10.0
+
+
+def test_termination_within_the_grace_period_names_what_is_unsent_and_the_next_mount_sends_it(
+    tmp_path: Path,
+) -> None:
+    """As Kubernetes and docker end a container: SIGTERM, and SIGKILL when the time is up."""
+    with Embedded(tmp_path / "server", rate_limit=10_000_000) as server:
+        disk = server.folder_dir(server.create_folder("owner", "data"))
+        command = [
+            *VFSMOUNT,
+            tmp_path / "mnt",
+            "-f",
+            "--state-dir",
+            tmp_path / "state",
+            "--drain-timeout",
+            "6",
+        ]
+        env = clean_environment(server.env("owner"))
+        daemon = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+        assert daemon.stderr is not None
+        while "mounted on" not in (line := daemon.stderr.readline()):
+            assert line, "ended before it was ready"
+        server.faults({"latency_ms": {"storage": 1000}})
+        for n in range(500):
+            (tmp_path / "mnt" / "data" / f"f{n}").write_text(f"content of {n}")
+        (tmp_path / "mnt" / "data" / "f0").open().close()
+        daemon.send_signal(signal.SIGTERM)
+        said = daemon.communicate(timeout=GRACE_S)[1]
+        assert daemon.returncode == 6
+        assert not is_mounted(tmp_path / "mnt")
+        named = {
+            line.split("data/", 1)[1].split(" ")[0].rstrip(";")
+            for line in said.splitlines()
+            if " not on " in line
+        }
+        arrived = {path.name for path in disk.iterdir() if path.name != ".upload"}
+        everything = {f"f{n}" for n in range(500)}
+        assert named and named | arrived == everything, everything - named - arrived
+        server.clear_faults()
+        mounted = Mounted(tmp_path, server.env("owner"))
+        mounted.start()
+        done = mounted.stop()
+        assert (done.returncode, done.stderr) == (0, "")
+        for n in range(500):
+            assert (disk / f"f{n}").read_text() == f"content of {n}"

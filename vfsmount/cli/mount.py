@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import logging
 import os
 import resource
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from vfsmount import log, places
 from vfsmount.cli.exit_codes import MOUNT, OK, UNSENT
 from vfsmount.cli.mount_options import parse_mount_options
 from vfsmount.cli.options import Flags, api_options
+from vfsmount.cli.supervise import as_first_process
 from vfsmount.errors import ConfigError
 from vfsmount.fuse.negotiation import MAX_BACKGROUND, MOST_BACKGROUND, InitOptions
 
@@ -51,7 +53,7 @@ class _Choices:
     sync: bool
     fsync_remote: bool
     staging_size: int
-    cache_dir: Path | None
+    cache_dir: Path
     cache_size: int
     cache_free: int
     drain_timeout: float
@@ -109,10 +111,8 @@ class Octal(click.ParamType[int]):
 @click.option(
     "--memory",
     type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
     metavar="MIB",
-    help="Memory for file content read.",
+    help="Memory for the daemon as a whole. [256; at most a quarter of a container's limit]",
 )
 @click.option(
     "--cache-dir",
@@ -122,18 +122,14 @@ class Octal(click.ParamType[int]):
 @click.option(
     "--cache-size",
     type=click.IntRange(min=0),
-    default=10240,
-    show_default=True,
     metavar="MIB",
-    help="Most of the disk that it may take; 0: nothing is kept there.",
+    help="Most of the disk that it may take; 0: nothing is kept. [10240; at most half of what is free]",
 )
 @click.option(
     "--cache-free",
     type=click.IntRange(min=0),
-    default=1024,
-    show_default=True,
     metavar="MIB",
-    help="Room on that disk that it leaves free.",
+    help="Room on that disk that it leaves free. [1024; at most a tenth of the disk]",
 )
 @click.option("--sync", is_flag=True, help="Every close returns only when the server has the file, verified.")
 @click.option(
@@ -231,6 +227,7 @@ def command(
     if data is not None and not embedded:
         raise ConfigError("--data is the data directory of --embedded: add --embedded, or leave it out")
     choices = _choices(mount_options, params)
+    passed = _passed(mountpoint, choices)
     state = (state_dir or places.state_dir()).absolute()
     level = logging.DEBUG if debug else logging.INFO
     as_json = log_format == "json"
@@ -257,12 +254,16 @@ def command(
         )
         with server as environ:
             own = dict.fromkeys(flags) if embedded else flags
-            return _mount(mountpoint, own, environ, choices, state, ready)
+            return _mount(mountpoint, own, environ, choices, state, ready, passed)
 
     if foreground:
-        return work(
-            lambda: click.echo(f"mounted on {os.path.abspath(mountpoint)}; Ctrl-C unmounts", err=True)
-        )
+        where = _place(mountpoint, passed) or mountpoint
+        stops = "unmounts" if passed is None else "ends the service"
+
+        def ready() -> None:
+            click.echo(f"mounted on {os.path.abspath(where)}; Ctrl-C {stops}", err=True)
+
+        return as_first_process(lambda: work(ready))
 
     from vfsmount.cli.background import run_in_background
 
@@ -277,8 +278,54 @@ def command(
 
         return work(detached)
 
+    name = _place(mountpoint, passed)
     status = run_in_background(in_child)
-    return status or _check_answers(mountpoint)
+    return status or _check_answers(name, passed=passed is not None)
+
+
+def serve_here(arguments: Sequence[str], flags: Flags, ready: Callable[[], None]) -> int:
+    """Mount as ``vfsmount mount ARGUMENTS`` would and serve in this process, warnings in the usual log.
+
+    Args:
+        ready: called when the mount answers.
+
+    Returns:
+        The exit status; what could not be sent was named on stderr.
+
+    Raises:
+        MountError and others: nothing was mounted.
+    """
+    with command.make_context("mount", list(arguments)) as ctx:
+        params = ctx.params
+    state = (params["state_dir"] or places.state_dir()).absolute()
+    log.setup(logging.WARNING, places.private_dir(state) / "vfsmount.log", stderr=False)
+    choices = _choices(params["mount_options"], params)
+    return _mount(params["mountpoint"], flags, os.environ, choices, state, ready, None)
+
+
+def _passed(mountpoint: str, choices: _Choices) -> int | None:
+    """The descriptor that ``/dev/fd/N`` means; None for a mountpoint.
+
+    Raises:
+        MountError, ConfigError: it is none that can be served, or what it was mounted with is to be changed.
+    """
+    if not mountpoint.startswith("/dev/fd/"):
+        return None
+    from vfsmount.fuse.passed import passed_descriptor
+
+    fd = passed_descriptor(mountpoint)
+    if fd is not None and (choices.allow_other or choices.extra_flags):
+        raise ConfigError(f"{mountpoint} is mounted already: allow_other and the like are for who did so")
+    return fd
+
+
+def _place(mountpoint: str, passed: int | None) -> str | None:
+    """Where files show; None where that is not known."""
+    if passed is None:
+        return mountpoint
+    from vfsmount.fuse.passed import place_of
+
+    return place_of(passed)
 
 
 def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _Choices:
@@ -291,14 +338,14 @@ def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _C
         return value
 
     umask = given.numbers.get("umask", params["umask"])
-    memory, folders = params["memory"], params["folders"]
+    folders = params["folders"]
     deadline, dir_ttl, attr_ttl = params["deadline"], params["dir_ttl"], params["attr_ttl"]
     staging_size, drain_timeout = params["staging_size"], params["drain_timeout"]
-    cache_dir, cache_size, cache_free = params["cache_dir"], params["cache_size"], params["cache_free"]
-    assert cache_dir is None or isinstance(cache_dir, Path)
-    assert isinstance(cache_size, int) and isinstance(cache_free, int)
+    cache_dir = params["cache_dir"] or places.cache_dir()
+    assert isinstance(cache_dir, Path)
+    cache_size, cache_free = _cache_sizes(cache_dir.absolute(), params)
     assert isinstance(staging_size, int) and isinstance(drain_timeout, float)
-    assert isinstance(memory, int) and isinstance(folders, tuple) and isinstance(umask, int)
+    assert isinstance(folders, tuple) and isinstance(umask, int)
     assert isinstance(deadline, float) and isinstance(dir_ttl, float) and isinstance(attr_ttl, float)
     return _Choices(
         read_only=bool(params["read_only"]) or given.read_only,
@@ -311,13 +358,13 @@ def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _C
         deadline=deadline,
         dir_ttl=dir_ttl,
         attr_ttl=attr_ttl,
-        memory=memory << 20,
+        memory=_memory(params),
         sync=bool(params["sync"]) or given.sync,
         fsync_remote=params["fsync"] == "remote",
         staging_size=staging_size << 20,
-        cache_dir=cache_dir.absolute() if cache_dir else None,
-        cache_size=cache_size << 20,
-        cache_free=cache_free << 20,
+        cache_dir=cache_dir.absolute(),
+        cache_size=cache_size,
+        cache_free=cache_free,
         drain_timeout=drain_timeout,
         init=_init_options(params),
         metrics=_metrics_address(params),
@@ -343,6 +390,27 @@ def _access_log_spec(params: Mapping[str, object]) -> AccessLogSpec | None:
     return AccessLogSpec(path.absolute(), size << 20)
 
 
+def _memory(params: Mapping[str, object]) -> int:
+    from vfsmount.cli.machine import memory_limit
+    from vfsmount.core.limits import default_memory
+
+    asked = params["memory"]
+    assert asked is None or isinstance(asked, int)
+    return default_memory(memory_limit()) if asked is None else asked << 20
+
+
+def _cache_sizes(directory: Path, params: Mapping[str, object]) -> tuple[int, int]:
+    """Most that the cache takes, and what it leaves, in bytes."""
+    size, free = params["cache_size"], params["cache_free"]
+    assert (size is None or isinstance(size, int)) and (free is None or isinstance(free, int))
+    if size is not None and free is not None:
+        return size << 20, free << 20
+    from vfsmount.cli.machine import cache_sizes
+
+    usual = cache_sizes(directory)
+    return (usual[0] if size is None else size << 20), (usual[1] if free is None else free << 20)
+
+
 def _init_options(params: Mapping[str, object]) -> InitOptions:
     most, congested = params["max_background"], params["congestion_threshold"]
     assert isinstance(most, int)
@@ -361,12 +429,14 @@ def _mount(
     choices: _Choices,
     state: Path,
     ready: Callable[[], None],
+    passed: int | None,
 ) -> int:
     import trio
 
     from vfsmount.config import load_settings
     from vfsmount.fuse import device, session
-    from vfsmount.fuse.mountpoint import prepare, real_path
+    from vfsmount.fuse.mountpoint import FS_TYPE, mounted_type, prepare, real_path
+    from vfsmount.fuse.passed import shown_name
     from vfsmount.store.mounts import MountRecord, MountRecords, start_time
     from vfsmount.vfs.handles import Maker
     from vfsmount.vfs.policy import MountPolicy
@@ -377,7 +447,10 @@ def _mount(
     settings = load_settings(flags, environ)
     log.add_secret(settings.secret_key)
     records = MountRecords(state)
-    path = prepare(mountpoint, died=records.has_died(real_path(mountpoint)))
+    if passed is None:
+        path = prepare(mountpoint, died=records.has_died(real_path(mountpoint)))
+    else:
+        path = shown_name(passed)
     kernel_flags = device.MS_NOSUID | device.MS_NODEV | choices.extra_flags
     if choices.read_only:
         kernel_flags |= device.MS_RDONLY
@@ -409,14 +482,19 @@ def _mount(
         cache=_cache_spec(choices),
         metrics=choices.metrics,
         access_log=choices.access_log,
+        passed=passed,
     )
 
     def answering() -> None:
         answers_at = str(socket_path or "")
-        records.write(MountRecord(path, os.getpid(), start_time(os.getpid()), socket=answers_at))
+        started = start_time(os.getpid())
+        alive = MountRecord(path, os.getpid(), started, socket=answers_at, passed=passed is not None)
+        records.write(alive)
         ready()
 
     unsent = trio.run(session.serve, spec, answering)
+    if passed is not None and mounted_type(path) == FS_TYPE:
+        click.echo(f"vfsmount: {path} is left for its mounter to unmount; nothing answers there", err=True)
     ours = records.is_of(path, os.getpid())
     if not unsent:
         if ours:
@@ -437,7 +515,7 @@ def _cache_spec(choices: _Choices) -> CacheSpec | None:
 
     if not choices.cache_size:
         return None
-    return CacheSpec(choices.cache_dir or places.cache_dir(), choices.cache_size, choices.cache_free)
+    return CacheSpec(choices.cache_dir, choices.cache_size, choices.cache_free)
 
 
 def _socket_path() -> Path | None:
@@ -471,12 +549,14 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_TOP_PAD, 4 << 20)
 
 
-def _check_answers(mountpoint: str) -> int:
+def _check_answers(mountpoint: str | None, *, passed: bool) -> int:
     """The last word before exit status 0: somebody else than the daemon gets an answer."""
     from vfsmount.fuse.mountpoint import answer, real_path
 
+    if mountpoint is None:  # it is elsewhere; the kernel has our answer to its first request
+        return OK
     code = answer(real_path(mountpoint))
-    if code == 0:
+    if code == 0 or (passed and code == errno.EACCES):  # mounted for somebody else to use
         return OK
     click.echo(f"vfsmount: {mountpoint} is mounted but does not answer", err=True)
     return MOUNT

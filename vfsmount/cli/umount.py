@@ -50,6 +50,11 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
     records = MountRecords(Path(state_dir).absolute() if state_dir else places.state_dir())
     record = records.read(path)
     kind = mounted_type(path)
+    if record is not None and record.passed and is_alive(record) and os.geteuid():
+        raise MountError(
+            f"{path} was mounted by somebody else, who has to unmount it; "
+            f"'kill {record.pid}' ends our part in it, with everything sent"
+        )
     if kind == FS_TYPE:
         unmount(path, lazy=lazy, hung=records.has_died(path) and answer(path) is None)
     elif kind is not None:

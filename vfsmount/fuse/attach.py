@@ -5,7 +5,8 @@ libfuse's reply comes back, is patched (`negotiation`) and written to the device
 put in the socket's place. From there on pyfuse3 talks to the kernel.
 
 Where any of that cannot be done, the mount is made afresh and libfuse is given its device as it is:
-a kernel that was told nothing, or half of it, cannot be told again.
+a kernel that was told nothing, or half of it, cannot be told again. A mount that is not ours to make
+(`passed`) fails then.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Callable
 
 import pyfuse3
 import trio
@@ -25,28 +27,36 @@ _log = logging.getLogger("vfsmount.fuse.attach")
 
 _REPLY_S = 5.0  # libfuse answers within milliseconds, in this process
 _REPLY_ROOM = 4096
+_NUDGE_S = 0.01  # a worker that was busy when nudged reads once more
 
 
 async def attach(
     fd: int,
     operations: pyfuse3.Operations,
-    mountpoint: str,
-    kernel: device.KernelOptions,
     wanted: negotiation.InitOptions,
-) -> None:
+    mount_afresh: Callable[[int], int] | None,
+) -> int:
     """Have pyfuse3 serve what was just mounted; `fd` is not the caller's any more.
+
+    Args:
+        mount_afresh: closes a descriptor and mounts again; None: that is not ours to do.
+
+    Returns:
+        The descriptor that pyfuse3 reads; it stays pyfuse3's.
 
     Raises:
         MountError: not even libfuse's own way works.
     """
     try:
-        offer = await _answer_init(fd, operations, wanted)
+        offer, slot = await _answer_init(fd, operations, wanted)
     except Exception as e:  # whatever it is, the other way does without what has failed
+        if mount_afresh is None:
+            raise MountError(f"the kernel's first request on descriptor {fd} cannot be answered: {e}") from e
         # A warning: the mount is slower than it should be, and a background mount logs nothing less.
         event(_log, logging.WARNING, "mount.init_left_to_libfuse", error=e)
-        fd = await trio.to_thread.run_sync(_mount_afresh, fd, mountpoint, kernel)
+        fd = await trio.to_thread.run_sync(mount_afresh, fd)
         pyfuse3.init(operations, f"/dev/fd/{fd}", set())
-        return
+        return fd
     event(
         _log,
         logging.INFO,  # an old kernel that cannot do all of it is nothing to warn of
@@ -56,18 +66,23 @@ async def attach(
         max_background=wanted.max_background,
         congestion_threshold=wanted.congestion_threshold,
     )
+    return slot
 
 
-def _mount_afresh(fd: int, mountpoint: str, kernel: device.KernelOptions) -> int:
-    """Mount again; the old connection ends with its descriptor, and with an error for who uses it already."""
-    os.close(fd)
-    device.unmount(mountpoint, lazy=True)
-    return device.mount(mountpoint, kernel)
+async def stop_reading(slot: int, timeout_s: float) -> None:
+    """Have ``pyfuse3.main`` return when what it has in hand is answered; to be cancelled when it has.
+
+    Not by libfuse's exit flag, which would drop the next request: it may be for another daemon to answer.
+    """
+    with trio.move_on_after(timeout_s):
+        while True:
+            trio.lowlevel.notify_closing(slot)
+            await trio.sleep(_NUDGE_S)
 
 
 async def _answer_init(
     fd: int, operations: pyfuse3.Operations, wanted: negotiation.InitOptions
-) -> negotiation.Offer:
+) -> tuple[negotiation.Offer, int]:
     """Carry INIT between kernel and libfuse, then put the device in libfuse's hands; closes `fd` at the end.
 
     After a failure pyfuse3 has no session, and `fd` is open.
@@ -89,7 +104,7 @@ async def _answer_init(
             pyfuse3.close(unmount=False)
             raise
     os.close(fd)
-    return offer
+    return offer, slot
 
 
 async def _reply_of_libfuse(far: socket.socket, slot: int) -> bytes:

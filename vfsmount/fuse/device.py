@@ -27,6 +27,13 @@ _UMOUNT_NOFOLLOW = 8
 _REQUEST_ROOM = (1 << 20) + 4096
 _INIT_TIMEOUT_S = 20.0
 
+# What fusermount3 says → what to do.
+_HINTS = {
+    "user_allow_other": "add user_allow_other to /etc/fuse.conf",
+    "could not determine username": f"user {os.getuid()} needs a line in /etc/passwd",
+    "Operation not permitted": "in a container it needs --cap-add SYS_ADMIN, and no no-new-privileges",
+}
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -70,6 +77,12 @@ def mount(mountpoint: str, options: KernelOptions) -> int:
         return fd
     code = ctypes.get_errno()
     os.close(fd)
+    # To root's helper the same would happen; AppArmor's way of saying no is EACCES.
+    if code in (errno.EPERM, errno.EACCES) and os.geteuid() == 0:
+        raise MountError(
+            f"root may not mount here ({os.strerror(code)}): give the container --cap-add SYS_ADMIN, and "
+            "--security-opt apparmor=unconfined where AppArmor is on; or use 'unshare -Urm'"
+        )
     if code == errno.EPERM:
         return _mount_by_helper(mountpoint, options)
     raise MountError(f"mounting on {mountpoint} failed: {os.strerror(code)}")
@@ -96,7 +109,7 @@ def _mount_by_helper(mountpoint: str, options: KernelOptions) -> int:
         )
         theirs.close()
         if done.returncode:
-            hint = "; add user_allow_other to /etc/fuse.conf" if "user_allow_other" in done.stderr else ""
+            hint = next((f"; {advice}" for said, advice in _HINTS.items() if said in done.stderr), "")
             raise MountError(f"fusermount3: {done.stderr.strip() or 'failed'}{hint}")
         fds = array.array("i")
         _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_LEN(fds.itemsize))
@@ -146,4 +159,7 @@ def read_init(fd: int) -> bytes:
     """
     if not select.select([fd], [], [], _INIT_TIMEOUT_S)[0]:
         raise MountError("the kernel did not begin to speak FUSE")
-    return os.read(fd, _REQUEST_ROOM)
+    try:
+        return os.read(fd, _REQUEST_ROOM)
+    except PermissionError:
+        raise MountError("nothing is mounted with it") from None

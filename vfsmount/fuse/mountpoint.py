@@ -28,6 +28,12 @@ def device_number(mountpoint: str) -> str | None:
     return fields[2] if fields else None
 
 
+def mountpoint_of_device(number: str) -> str | None:
+    """Where the filesystem with that number (major:minor) is mounted; of several places the first."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
+        return next((unescape(fields[4]) for line in f if (fields := line.split(" "))[2] == number), None)
+
+
 def _mountinfo(mountpoint: str) -> list[str]:
     found: list[str] = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:

@@ -12,9 +12,10 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from vfsmount.config import ApiSettings
 from vfsmount.errors import ConfigError, LocalIOError, MountError, VfsError
 from vfsmount.fuse import device
 from vfsmount.fuse.accesslog import AccessLog, AccessLogSpec, Names, open_access_log
-from vfsmount.fuse.attach import attach
+from vfsmount.fuse.attach import attach, stop_reading
 from vfsmount.fuse.kernelahead import raise_readahead
 from vfsmount.fuse.mountpoint import device_number
 from vfsmount.fuse.negotiation import InitOptions
@@ -50,8 +51,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vfsmount.fuse.session")
 
-# After the mount is gone from the tree, requests of programs that still use it get this long.
+# After the mount is gone from the tree, requests of programs that still use it get this long, and
+# where the whole end has little time a quarter of that.
 _LINGER_S = 5.0
+_LEAST_LINGER_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,13 @@ class MountSpec:
     """What to mount, where and how.
 
     Attributes:
-        mountpoint: an existing directory, real path.
+        mountpoint: an existing directory, real path; of a passed descriptor what to call the mount.
         state_dir: where staging files and unsent content live.
         socket: where questions are answered (vfs.control); None: nowhere.
         init: what the kernel is asked for when it introduces itself.
         metrics: where Prometheus finds the counters; None: nowhere.
         access_log: where every request is written down; None: nowhere.
+        passed: descriptor on which somebody else has mounted (fuse.passed); None: we mount.
     """
 
     mountpoint: str
@@ -77,6 +81,7 @@ class MountSpec:
     cache: CacheSpec | None = None
     metrics: Address | None = None
     access_log: AccessLogSpec | None = None
+    passed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,19 +248,13 @@ async def _serve(
         await fs.recover()
         nursery.start_soon(measure_lag)
         watch = _open_access_log(spec.access_log, fs)
-        fd = device.mount(spec.mountpoint, spec.kernel)
-        try:
-            await attach(fd, Operations(fs, watch), spec.mountpoint, spec.kernel, spec.init)
-        except BaseException:
-            with suppress(MountError):  # the first error is the one to tell
-                device.unmount(spec.mountpoint, lazy=True)
-            raise
+        leave = await _mount(spec, Operations(fs, watch))
         large_pieces = raise_readahead(spec.mountpoint)
         event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint, large_pieces=large_pieces)
         async with _answering_questions(fs, spec) as control:
             with _observed(spec, fs, watch):
                 with notifier.running():
-                    await _answer_requests(spec.mountpoint, fs, ready)
+                    await _answer_requests(fs, leave, ready)
                 pyfuse3.close(unmount=False)
                 control.drain_begins()
                 unsent = await fs.drain()
@@ -308,16 +307,49 @@ async def _answering_questions(fs: Filesystem, spec: MountSpec) -> AsyncIterator
         spec.socket.unlink(missing_ok=True)
 
 
-async def _answer_requests(mountpoint: str, fs: Filesystem, ready: Callable[[], None]) -> None:
+async def _mount(spec: MountSpec, operations: Operations) -> Callable[[], Awaitable[None]]:
+    """Mount, or take over what was mounted; returns what ends the mount, or our part in it.
+
+    Raises:
+        MountError
+    """
+    passed = spec.passed is not None
+    fd = device.mount(spec.mountpoint, spec.kernel) if spec.passed is None else spec.passed
+
+    def unmount() -> None:
+        device.unmount(spec.mountpoint, lazy=True)
+
+    def afresh(fd: int) -> int:
+        # The old connection ends with its descriptor, and with an error for who uses it already.
+        os.close(fd)
+        unmount()
+        return device.mount(spec.mountpoint, spec.kernel)
+
+    try:
+        slot = await attach(fd, operations, spec.init, None if passed else afresh)
+    except BaseException:
+        if not passed:
+            with suppress(MountError):  # the first error is the one to tell
+                unmount()
+        raise
+    if passed:
+        return partial(stop_reading, slot, _linger_s(spec.policy))
+    # From a thread: the kernel may want an answer of ours before it lets go.
+    return partial(trio.to_thread.run_sync, unmount)
+
+
+async def _answer_requests(
+    fs: Filesystem, leave: Callable[[], Awaitable[None]], ready: Callable[[], None]
+) -> None:
     """Serve until the mount is gone: by umount(8), by fusermount3, or by a signal to us."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_obey_signals, mountpoint, fs, nursery.cancel_scope)
+        nursery.start_soon(_obey_signals, fs, leave, nursery.cancel_scope)
         ready()
         await pyfuse3.main()
         nursery.cancel_scope.cancel()
 
 
-async def _obey_signals(mountpoint: str, fs: Filesystem, stop: trio.CancelScope) -> None:
+async def _obey_signals(fs: Filesystem, leave: Callable[[], Awaitable[None]], stop: trio.CancelScope) -> None:
     has_terminal = _has_terminal()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
@@ -326,13 +358,16 @@ async def _obey_signals(mountpoint: str, fs: Filesystem, stop: trio.CancelScope)
                 fs.refresh()
                 continue
             # A foreground mount whose terminal closes must not leave a dead mount behind.
-            # From a thread: the kernel may want an answer of ours before it lets go.
             try:
-                await trio.to_thread.run_sync(lambda: device.unmount(mountpoint, lazy=True))
+                await leave()
             except MountError as e:
                 event(_log, logging.WARNING, "mount.unmount_failed", error=str(e))
             # The connection ends with the last program that uses it; ours is not to wait for ever.
-            stop.deadline = trio.current_time() + _LINGER_S
+            stop.deadline = trio.current_time() + _linger_s(fs.policy)
+
+
+def _linger_s(policy: MountPolicy) -> float:
+    return max(_LEAST_LINGER_S, min(_LINGER_S, policy.drain_timeout_s / 4))
 
 
 def _has_terminal() -> bool:

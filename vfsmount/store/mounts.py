@@ -18,6 +18,7 @@ class MountRecord(msgspec.Struct, frozen=True):
         ended: the daemon has finished.
         unsent: (name, where it is kept) of what could not be sent.
         socket: where it answers questions (vfs.control); "": it does not.
+        passed: somebody else mounted, and has to unmount.
     """
 
     mountpoint: str
@@ -26,6 +27,7 @@ class MountRecord(msgspec.Struct, frozen=True):
     ended: bool = False
     unsent: tuple[tuple[str, str], ...] = ()
     socket: str = ""
+    passed: bool = False
 
 
 def start_time(pid: int) -> str:

@@ -90,6 +90,13 @@ class RunCommand(click.Command):
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what the command says.")
 @click.option("--local-image", metavar="IMAGE", help="Here, in a container of IMAGE (podman or docker).")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mounts.")
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Here: seconds to wait for unsent files at the end; the next mount sends the rest.",
+)
 @api_options_but(short={"group": "-g", "domain": "-d"})
 def command(
     words: tuple[str, ...],
@@ -97,6 +104,7 @@ def command(
     environment: tuple[str, ...],
     local_image: str | None,
     state_dir: Path | None,
+    drain_timeout: float,
     flags: Flags,
     **options: Any,
 ) -> int:
@@ -109,6 +117,9 @@ def command(
     In a session: first waits until what mounts on this machine hold unsent of these folders is on the
     server; passes output and exit status on. Without --rm the session goes on afterwards. What stops
     this command (Ctrl-C) ends the session too if --rm was given.
+
+    On this machine: in namespaces of its own, or with --local-image in a container, with the folders and
+    your dotfiles in /home/work. Returns when everything is sent; exit status 6 where something is not.
     """
     ctx = click.get_current_context()
     specs = parse_mounts((*mounts, *_always_mounted(mounts)))
@@ -116,7 +127,15 @@ def command(
     if ctx.meta[_LOCAL] or local_image is not None:
         from vfsmount.cli.run.local import run_local
 
-        return run_local(specs, words, environment=variables, image=local_image, flags=flags)
+        return run_local(
+            specs,
+            words,
+            environment=variables,
+            image=local_image,
+            flags=flags,
+            state_dir=state_dir,
+            drain_timeout=drain_timeout,
+        )
     if not words:
         raise click.UsageError("no IMAGE and no command; for one on this machine: run … -- COMMAND", ctx)
     image, *command = words

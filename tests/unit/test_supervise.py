@@ -1,0 +1,74 @@
+"""`cli.supervise`: waiting as an init does. In processes of their own: it takes every child of ours."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vfsmount.cli import supervise
+
+FIRST = """
+import os, sys, time
+os.getpid = lambda: 1
+from vfsmount.cli import supervise
+
+def work():
+    {work}
+
+sys.exit(supervise.as_first_process(work))
+"""
+
+
+def first_process(work: str) -> subprocess.Popen[str]:
+    code = FIRST.format(work=work)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("raw", "status"), [(0, 0), (3 << 8, 3), (15, 143), (9, 137), (0x80 | 6, 134)])
+def test_status_is_as_a_shell_tells_it(raw: int, status: int) -> None:
+    assert supervise.status_of(raw) == status
+
+
+def test_first_process_has_the_exit_status_of_its_work() -> None:
+    with first_process("return 5") as process:
+        assert process.wait(20) == 5
+
+
+def test_first_process_passes_signals_on() -> None:
+    work = "import signal; signal.signal(15, lambda *_: os._exit(9)); print('up', flush=True); time.sleep(30)"
+    with first_process(work) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 9
+
+
+def test_first_process_that_is_told_to_end_ends_with_its_work() -> None:
+    with first_process("print('up', flush=True); time.sleep(30)") as process:
+        assert process.stdout is not None and process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+
+
+def test_first_process_buries_what_others_leave() -> None:
+    # Orphans come to whoever is the first process, or has asked for them.
+    code = f"from vfsmount.cli.run import namespaces; namespaces.adopt_orphans(True)\n{FIRST}"
+    work = (
+        "import subprocess; subprocess.run(['sh', '-c', 'sleep 0.1 & sleep 0.2 &']); time.sleep(1); return 0"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code.format(work=work)])
+    most = 0
+    while process.poll() is None:
+        shown = subprocess.run(
+            ["ps", "-o", "stat=", "--ppid", str(process.pid)], capture_output=True, text=True
+        )
+        zombies = [line for line in shown.stdout.split() if line.startswith("Z")]
+        most = max(most, len(shown.stdout.split()))
+        time.sleep(0.05)
+    assert process.returncode == 0
+    assert zombies == []
+    assert most >= 2  # the work and an orphan: there was something to bury
