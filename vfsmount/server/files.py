@@ -67,15 +67,23 @@ def _item(entry: Entry, mode: Callable[[int], str | int]) -> _Item:
     return _Item(entry.name, entry.type, entry.size, mode(entry.st_mode), created, modified)
 
 
-def _legacy_item(entry: Entry) -> dict[str, Any]:
-    return {
-        "filename": entry.name,
-        "size": entry.size,
-        "mode": stat.filemode(entry.st_mode),
-        "ctime": entry.created,
-        "atime": 0,
-        "mtime": entry.modified,
-    }
+class _LegacyItem(msgspec.Struct, gc=False):
+    """One entry of the text ``files`` of 23.09, which its own client parses."""
+
+    filename: str
+    size: int
+    mode: str
+    ctime: float
+    atime: int
+    mtime: float
+
+
+def _legacy_item(entry: Entry) -> _LegacyItem:
+    mode = _filemode(entry.st_mode)
+    return _LegacyItem(entry.name, entry.size, mode, entry.created, 0, entry.modified)
+
+
+_filemode = lru_cache(stat.filemode)
 
 
 def _iso(seconds: float) -> str:
