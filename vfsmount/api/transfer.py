@@ -19,10 +19,11 @@ from vfsmount.api import paths, problems
 from vfsmount.api.client import Client
 from vfsmount.api.fetcher import Body, Fetcher, Relayed
 from vfsmount.api.http import Http
+from vfsmount.api.lanes import Lanes
 from vfsmount.api.pieces import Progress, ReadPiece, same_bytes
 from vfsmount.api.retry import retrying
 from vfsmount.api.tokens import FolderTokens, transfer_url
-from vfsmount.api.upload import Lanes, OnSession, Order, UploadRun, discard
+from vfsmount.api.upload import OnSession, Order, UploadRun, discard
 from vfsmount.core import tus
 from vfsmount.errors import (
     InvalidName,

@@ -19,6 +19,7 @@ from vfsmount.api.client import Client
 from vfsmount.api.dialect import Dialect
 from vfsmount.api.files import token_claims
 from vfsmount.api.http import Http, read_body
+from vfsmount.api.lanes import SMALL, Lanes
 from vfsmount.api.pieces import Pieces, Progress, ReadPiece, ReadRange, read_exactly, same_bytes
 from vfsmount.api.tokens import transfer_url
 from vfsmount.core import tus
@@ -48,7 +49,6 @@ CLEANUP_S = 3.0
 AT_ONCE_S = 90.0  # left of a token's life when everything still missing goes into one request
 LOOKS = 3
 CHECK_AGE_S = 0.3  # of a look at the target when the bytes that complete the file begin to leave
-READ_BEFORE = 1 << 20  # bytes of a request that are read before it is begun
 MEASURED = 1 << 20  # a request with fewer bytes says more about the round trip than about the rate
 CHECK = "BACKEND_OVERRIDE_STORAGE_PROXY"
 UPLOADS = ".upload"  # where the server keeps the sessions of a folder, each a file
@@ -82,23 +82,6 @@ class Order:
 
 # Read back of what was uploaded: whole small files, the end of others. In one request either way.
 READ_BACK = 64 << 10
-
-
-class Lanes:
-    """How many requests that carry content may be open at once, all uploads together.
-
-    23.09 blocks a thread for as long as such a request is open, out of a pool of CPU count + 4 that all
-    its users share, and it needs one of them to begin a download. When senders hold them all, nobody
-    reads; and if each of them waits for the answer to another request, they do for ever.
-    """
-
-    def __init__(self) -> None:
-        # A slow line carries no more with more of them, and small files must get past the large ones.
-        self._small, self._large = trio.CapacityLimiter(2), trio.CapacityLimiter(2)
-
-    def of(self, length: int) -> trio.CapacityLimiter:
-        """Whom to wait for before `length` bytes are sent."""
-        return self._small if length <= READ_BEFORE else self._large
 
 
 class UploadRun:
@@ -232,10 +215,10 @@ class UploadRun:
         }
         self._announce_if_tight(offset)
         body: Pieces | bytes = Pieces(self._read, offset, length, self._on_progress)
-        async with self._lanes.of(length):
+        async with self._lanes.of(length, self._server_of_threads()):
             if self._base is not ANY and offset + length >= self._plan.length:
                 # Read before the look, so that nothing but the request itself comes after it.
-                if length <= READ_BEFORE:
+                if length <= SMALL:
                     body = await read_exactly(self._read, offset, length) if length else b""
                 if not await self._still_replaceable():
                     return tus.Lost(sent=False)
@@ -246,6 +229,12 @@ class UploadRun:
         if isinstance(happened, tus.Accepted) and length >= MEASURED:
             self._rate.add(length, trio.current_time() - started)
         return happened
+
+    def _server_of_threads(self) -> str | None:
+        """The storage-proxy, where each open request costs it a thread."""
+        assert self._grant is not None
+        is_old = self._client.info.dialect is Dialect.V23
+        return httpx.URL(self._grant.url).netloc.decode("ascii") if is_old else None
 
     async def _probe(self) -> tus.Event:
         return await self._exchange("HEAD", TUS, None, tus.Holds)
