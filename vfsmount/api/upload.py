@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,11 +95,16 @@ class Lanes:
 
     def __init__(self) -> None:
         # A slow line carries no more with more of them, and small files must get past the large ones.
-        self._small, self._large = trio.CapacityLimiter(2), trio.CapacityLimiter(2)
+        self._all, self._large = trio.CapacityLimiter(4), trio.CapacityLimiter(2)
 
-    def of(self, length: int) -> trio.CapacityLimiter:
-        """Whom to wait for before `length` bytes are sent."""
-        return self._small if length <= READ_BEFORE else self._large
+    @asynccontextmanager
+    async def of(self, length: int) -> AsyncIterator[None]:
+        """Hold a place while `length` bytes are sent."""
+        async with AsyncExitStack() as places:
+            if length > READ_BEFORE:
+                await places.enter_async_context(self._large)
+            await places.enter_async_context(self._all)
+            yield
 
 
 class UploadRun:
