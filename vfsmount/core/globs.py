@@ -36,6 +36,12 @@ class Filter:
             return False
         return not self._include or any(p.covers(path, directory=False) for p in self._include)
 
+    def makes(self, path: str) -> bool:
+        """Whether an empty directory is wanted."""
+        return self.enters(path) and (
+            not self._include or any(p.covers(path, directory=True) for p in self._include)
+        )
+
     def enters(self, path: str) -> bool:
         """Whether something below a directory may be wanted."""
         return not any(p.covers(path, directory=True) for p in self._exclude)

@@ -102,7 +102,7 @@ class Fetching:
     async def _visit(self, submit: Submit, directory: _Directory) -> list[_Directory]:
         try:
             entries = await self._remote.entries(directory.path)
-            if not entries:
+            if not entries and self._filters.makes(directory.below):
                 await make_here(self._tree, self._report, directory.parts)
         except VfsError as e:
             if e.retryable:

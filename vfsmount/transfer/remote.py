@@ -91,6 +91,7 @@ class Remote:
             others = [f for f in await self.client.list_folders() if f.host.partition(":")[0] == proxy]
         except VfsError:
             return
+        others.sort(key=lambda f: -f.mtime_ns)
         for folder in others[:WIDER]:
             if not any(self._is_cut(x) for x in self._doubted.values()):
                 return

@@ -76,7 +76,8 @@ class Report:
 
     def fail(self, path: str, e: VfsError) -> None:
         """A file's own failure."""
-        self.failed.add(path, str(e) if not e.detail or e.detail in str(e) else f"{e} ({e.detail})")
+        why = str(e).removeprefix(f"{path}: ")
+        self.failed.add(path, why if not e.detail or e.detail in why else f"{why} ({e.detail})")
         self.error = e if self.failed.count == 1 else None
 
 

@@ -103,7 +103,7 @@ class Sending:
 
         try:
             names = await in_thread(read, directory.local)
-            if not names and directory.path:
+            if not names and directory.path and self._filters.makes(directory.below):
                 await make_directory(self._remote, self._report, directory.path)
         except VfsError as e:
             self._report.fail(directory.local, e)
@@ -132,8 +132,8 @@ class Sending:
 
 
 def join(directory: str, name: str) -> str:
-    """Path of a name in a directory, which may be the top."""
-    return f"{directory}/{name}" if directory else name
+    """A path below a directory; either may be "", the top itself."""
+    return f"{directory}/{name}" if directory and name else directory or name
 
 
 def fits(report: Report, local: str, path: str) -> bool:

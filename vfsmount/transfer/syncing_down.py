@@ -57,7 +57,7 @@ class Down:
         here: dict[str, Found] = {}
         there: dict[str, RemoteEntry] = {}
         try:
-            if directory.there:
+            if directory.there:  # else it is doomed
                 there = await self._remote.entries(path)
             if directory.here:
                 try:
@@ -65,7 +65,7 @@ class Down:
                 except NotFound:
                     if directory.below:
                         raise
-            if not there and not directory.here and not directory.doomed:
+            if not there and not directory.here and self._filters.makes(directory.below):
                 parts = _parts(directory.below)
                 await sync.act("make", f"{local}/", lambda: make_here(self._tree, self._report, parts))
         except VfsError as e:

@@ -55,7 +55,8 @@ class Up:
 
     async def visit(self, sync: Sync, directory: Directory, submit: Submit) -> list[Directory]:
         """Compare one directory."""
-        local, path = os.path.join(self._here, directory.below), join(self._there, directory.below)
+        local = join(self._here, directory.below)
+        path = join(self._there, directory.below)
         here: dict[str, Found] = {}
         there: dict[str, RemoteEntry] = {}
         try:
@@ -66,7 +67,7 @@ class Up:
                 here = {f.name: f for f in scanned}
             found = await entries_or_none(self._remote, path) if directory.there else None
             there = found or {}
-            if not here and found is None and path:
+            if not here and found is None and path and self._filters.makes(directory.below):
                 await sync.act("make", f"{path}/", lambda: make_directory(self._remote, self._report, path))
         except VfsError as e:
             sync.unreadable(local, e)
