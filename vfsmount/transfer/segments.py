@@ -151,7 +151,7 @@ class Collecting:
             finally:
                 self._running.discard(segment)
                 self._ended.append(segment)
-            await self._write()
+            await self._save()
 
     async def _save_now_and_then(self) -> None:
         while True:
