@@ -63,8 +63,8 @@ class LyingManager:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-            do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = forward
-
+        for method in ("GET", "POST", "PATCH", "DELETE", "PUT"):
+            setattr(Handler, f"do_{method}", Handler.forward)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"

@@ -21,9 +21,12 @@ class Remote:
 
     Attributes:
         client, transfers: how it is reached.
+        trusts_round: listings of round numbers of names are whole, as long as nothing has shown that one
+            was cut and they are shorter than the usual limit.
     """
 
     def __init__(self, client: Client, folder: Folder) -> None:
+        self.trusts_round = False
         self.client = client
         self.transfers = Transfers(client)
         self.folder = folder
@@ -80,7 +83,10 @@ class Remote:
             report.partial.add(path or ".", why)
 
     def _is_cut(self, listing: Listing) -> bool:
-        return bool(listing.unfit) or self.client.listing_limit(self.folder).may_be_cut(listing.count)
+        limit = self.client.listing_limit(self.folder)
+        if self.trusts_round and limit.is_whole_as_a_rule(listing.count):
+            return bool(listing.unfit)
+        return bool(listing.unfit) or limit.may_be_cut(listing.count)
 
     async def _look_wider(self) -> None:
         if self._looked_wider:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vfsmount.cli.options import Flags
-from vfsmount.cli.transfers.options import common_options, filter_options
+from vfsmount.cli.transfers.options import common_options, filter_options, trust_option
 
 if TYPE_CHECKING:
     from vfsmount.cli.target import Target
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     "-r", "--recursive", is_flag=True, help="Directories are always fetched with all that is in them."
 )
 @click.option("--no-clobber", is_flag=True, help="Fetch no file whose name is taken here (exit status 9).")
+@trust_option
 @filter_options
 @common_options
 def command(
@@ -38,6 +39,7 @@ def command(
     base_dir: str | None,
     recursive: bool,
     no_clobber: bool,
+    trust_listings: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     verify: bool,
@@ -71,6 +73,7 @@ def command(
     asked = split(words, dest, base_dir, state_dir)
 
     async def work(carrying: Carrying) -> None:
+        carrying.remote.trusts_round = trust_listings
         targets, where = await decide(asked, carrying.remote)
         wanted = downloads(targets, own_name=where is not None)
         fetching = Fetching(

@@ -30,6 +30,15 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return include(exclude(function))
 
 
+def trust_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--trust-listings``, as parameter `trust_listings`."""
+    return click.option(
+        "--trust-listings",
+        is_flag=True,
+        help="Believe listings of a round number of names, below the usual limit of 1000, to be whole.",
+    )(function)
+
+
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--verify``, ``--json``, ``--state-dir`` and the settings of the server, as `flags`."""
 

@@ -10,7 +10,7 @@ import click
 
 from vfsmount.cli import show
 from vfsmount.cli.options import Flags
-from vfsmount.cli.transfers.options import common_options, filter_options
+from vfsmount.cli.transfers.options import common_options, filter_options, trust_option
 
 if TYPE_CHECKING:
     from vfsmount.cli.target import Target
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "-L", "--follow", is_flag=True, help="Follow links to directories, and to files outside of SRC."
 )
+@trust_option
 @filter_options
 @common_options
 def command(
@@ -38,6 +39,7 @@ def command(
     dry_run: bool,
     checksum: bool,
     follow: bool,
+    trust_listings: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     verify: bool,
@@ -72,6 +74,7 @@ def command(
             carrying.actions.append((action, path))
 
     async def work(carrying: Carrying) -> None:
+        carrying.remote.trusts_round = trust_listings
         await _sync(carrying, options, up, target.path, here, tell)
 
     return carry(flags, target, [target.path], state_dir, carrying, work, as_json=as_json)
