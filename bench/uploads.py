@@ -81,7 +81,8 @@ def run(
         files = sorted(p.name for p in source.iterdir())
         command += ["--override-storage-proxy", mapped, name, *files]
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, env=env, cwd=source, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = subprocess.DEVNULL
+        subprocess.run(command, env=env, cwd=source, check=True, stdout=quiet, stderr=quiet)
         seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     found = raw.ok("GET", f"/folders/{name}/files", params={"path": "."})["items"]
     return {

@@ -144,7 +144,7 @@ def test_nothing_is_deleted_when_a_listing_may_be_cut(
         out, err = me.run("sync", "data:", "copy", "--delete", status=1)
         assert "nothing was deleted" in err and "deleted" not in out
         assert len(list((copy / "d").iterdir())) == 14
-        # The other way: the names that the listing hides are looked for one by one, and nothing is sent twice.
+        # The other way: names that the listing hides are looked for one by one, and nothing is sent twice.
         me.run("sync", "copy", "data:")
         found = me.json("sync", "copy", "data:")
         assert (found["files"], found["unchanged"], found["partial_count"]) == (0, 14, 0)

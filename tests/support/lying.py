@@ -1,6 +1,6 @@
 """A manager's front that changes what listings say.
 
-with LyingManager("http://127.0.0.1:8081", lambda path, items: [*items, {"name": "../x", "type": "FILE"}]) as front:
+with LyingManager("http://127.0.0.1:8081", lambda path, items: [*items, {"name": "../x"}]) as front:
     ...  # BACKEND_ENDPOINT=front.url
 """
 

@@ -101,7 +101,6 @@ class Progress:
         finding: more files may come to be expected.
         files, size: expected so far, and
         done_files, done_size: of these.
-        waiting: why nothing moves, for people; else empty.
     """
 
     def __init__(self) -> None:
@@ -109,7 +108,6 @@ class Progress:
         self.files = self.size = 0
         self.done_files = self.done_size = 0
         self.moving: list[Moving] = []
-        self.waiting = ""
 
     @property
     def position(self) -> int:

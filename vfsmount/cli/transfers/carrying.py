@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +41,12 @@ class Carrying:
 
     Attributes:
         verb: what was done to files, for people: "sent", "fetched".
+        dry: nothing is to be changed.
         actions: what `sync` did or, dry, would do.
     """
 
     verb: str
+    dry: bool = False
     report: Report = field(default_factory=Report)
     progress: Progress = field(default_factory=Progress)
     actions: list[tuple[str, str]] = field(default_factory=list)
@@ -78,11 +81,16 @@ def carry(
     stopped = False
 
     async def run(client: Client) -> None:
-        async with _prepared(client, target, paths, state_dir, carrying):
+        async with (
+            _prepared(client, target, paths, state_dir, carrying),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(show_progress, carrying.report, carrying.progress)
             await work(carrying)
+            nursery.cancel_scope.cancel()
 
     try:
-        with_client(flags, lambda client: _until_stopped(run, client, carrying))
+        with_client(flags, partial(_until_stopped, run))
     except KeyboardInterrupt:
         stopped = True
     except VfsError as e:
@@ -99,9 +107,7 @@ def carry(
     return _status(carrying.report)
 
 
-async def _until_stopped(
-    run: Callable[[Client], Awaitable[None]], client: Client, carrying: Carrying
-) -> None:
+async def _until_stopped(run: Callable[[Client], Awaitable[None]], client: Client) -> None:
     """Ctrl-C ends the work in order, so that all that has come or gone is recorded; a second one at once."""
     stopped = False
 
@@ -116,7 +122,6 @@ async def _until_stopped(
     async with trio.open_nursery() as nursery:
         if threading.current_thread() is threading.main_thread():
             nursery.start_soon(watch, nursery.cancel_scope)
-        nursery.start_soon(show_progress, carrying.report, carrying.progress)
         await run(client)
         nursery.cancel_scope.cancel()
     if stopped:
@@ -202,6 +207,8 @@ def _tell_people(carrying: Carrying) -> None:
 def summary(carrying: Carrying) -> str:
     """One line that says what was done."""
     r = carrying.report
+    if carrying.dry:
+        return f"nothing was changed (dry run); {r.unchanged} unchanged"
     parts = [f"{_count(r.files, 'file')} {carrying.verb} ({show.size(r.size)})"]
     for count, text in (
         (r.unchanged, "unchanged"),

@@ -65,7 +65,7 @@ def command(
 
     up, target, here = sides(source, destination, state_dir)
     options = Options(Filter(include, exclude), checksum, delete, dry_run, follow, verify)
-    carrying = Carrying("sent" if up else "fetched")
+    carrying = Carrying("sent" if up else "fetched", dry_run)
 
     def tell(action: str, path: str) -> None:
         if dry_run and not as_json:
