@@ -48,6 +48,8 @@ PROBLEM_MAX = 64 << 10
 CLEANUP_S = 3.0
 AT_ONCE_S = 90.0  # left of a token's life when everything still missing goes into one request
 LOOKS = 3
+LANES, BRIEF_LANES = 4, 10
+BRIEF_S = 0.2
 CHECK_AGE_S = 0.3  # of a look at the target when the bytes that complete the file begin to leave
 READ_BEFORE = 1 << 20  # bytes of a request that are read before it is begun
 MEASURED = 1 << 20  # a request with fewer bytes says more about the round trip than about the rate
@@ -95,7 +97,7 @@ class Lanes:
 
     def __init__(self) -> None:
         # A slow line carries no more with more of them, and small files must get past the large ones.
-        self._all, self._large = trio.CapacityLimiter(4), trio.CapacityLimiter(2)
+        self._all, self._large = trio.CapacityLimiter(LANES), trio.CapacityLimiter(2)
 
     @asynccontextmanager
     async def of(self, length: int) -> AsyncIterator[None]:
@@ -105,6 +107,14 @@ class Lanes:
                 await places.enter_async_context(self._large)
             await places.enter_async_context(self._all)
             yield
+
+    def took(self, length: int, seconds: float) -> None:
+        """A request has been answered: where small ones are open for a moment only, and wait for nothing,
+        nobody needs the threads that they hold. Most of that moment they are on the line."""
+        if length <= READ_BEFORE and seconds > BRIEF_S:
+            self._all.total_tokens = LANES
+        elif MEASURED // 2 <= length <= READ_BEFORE:
+            self._all.total_tokens = BRIEF_LANES
 
 
 class UploadRun:
@@ -239,14 +249,16 @@ class UploadRun:
         self._announce_if_tight(offset)
         body: Pieces | bytes = Pieces(self._read, offset, length, self._on_progress)
         async with self._lanes.of(length):
-            if self._base is not ANY and offset + length >= self._plan.length:
-                # Read before the look, so that nothing but the request itself comes after it.
-                if length <= READ_BEFORE:
-                    body = await read_exactly(self._read, offset, length) if length else b""
-                if not await self._still_replaceable():
-                    return tus.Lost(sent=False)
+            if length <= READ_BEFORE:
+                # Before the request, which then waits for nothing; and before the look, so that nothing but
+                # the request itself comes after that.
+                body = await read_exactly(self._read, offset, length) if length else b""
+            completes = offset + length >= self._plan.length
+            if completes and self._base is not ANY and not await self._still_replaceable():
+                return tus.Lost(sent=False)
             started = trio.current_time()
             happened = await self._exchange("PATCH", headers, body, tus.Accepted)
+            self._lanes.took(length, trio.current_time() - started)
         if self._on_progress is not None and not isinstance(happened, tus.Lost):
             self._on_progress(length if isinstance(body, bytes) else 0)  # an answer is a sign of life, too
         if isinstance(happened, tus.Accepted) and length >= MEASURED:
