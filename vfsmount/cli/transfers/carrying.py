@@ -196,6 +196,8 @@ def _tell_people(carrying: Carrying) -> None:
     _say(r.skipped, "left out")
     _say(r.kept, "left as it is")
     _say(r.partial, "may hold more")
+    if r.partial.count:
+        show.say("a file that is named is found whether it is listed or not; or see --trust-listings")
     _say(r.failed, "failed")
     if r.undeleted:
         show.say(
