@@ -142,11 +142,11 @@ async def test_row_that_cannot_be_understood_is_a_local_error(file: Path, column
 async def test_database_that_was_full_or_locked_for_a_while_works_again(file: Path) -> None:
     with closing(Records(file)) as records:
         await records.put(FOLDER, b"", RECORD)
-        pages = records._db.execute("pragma page_count").fetchone()[0]
-        records._db.execute(f"pragma max_page_count = {pages}")
+        pages = records._database.connection.execute("pragma page_count").fetchone()[0]
+        records._database.connection.execute(f"pragma max_page_count = {pages}")
         big = AttrRecord(b"big", Kind.FILE, None, LocalAttrs(xattrs=((b"user.big", bytes(60_000)),)))
         with pytest.raises(RecordsFull, match="full"):
             await records.put(FOLDER, b"", big)
-        records._db.execute("pragma max_page_count = 100000")
+        records._database.connection.execute("pragma max_page_count = 100000")
         await records.put(FOLDER, b"", big)
         assert await records.read_directory(FOLDER, b"") == [big, RECORD]

@@ -216,12 +216,13 @@ class UploadRun:
         self._announce_if_tight(offset)
         body: Pieces | bytes = Pieces(self._read, offset, length, self._on_progress)
         async with self._lanes.of(length, self._server_of_threads()):
-            if self._base is not ANY and offset + length >= self._plan.length:
-                # Read before the look, so that nothing but the request itself comes after it.
-                if length <= SMALL:
-                    body = await read_exactly(self._read, offset, length) if length else b""
-                if not await self._still_replaceable():
-                    return tus.Lost(sent=False)
+            if length <= SMALL:
+                # Before the request, which then waits for nothing; and before the look, so that nothing but
+                # the request itself comes after that.
+                body = await read_exactly(self._read, offset, length) if length else b""
+            completes = offset + length >= self._plan.length
+            if completes and self._base is not ANY and not await self._still_replaceable():
+                return tus.Lost(sent=False)
             started = trio.current_time()
             happened = await self._exchange("PATCH", headers, body, tus.Accepted)
         if self._on_progress is not None and not isinstance(happened, tus.Lost):

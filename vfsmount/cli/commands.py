@@ -55,6 +55,9 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Files": {
         "ls": ("vfsmount.cli.files.ls", "List files of a folder."),
+        "upload": ("vfsmount.cli.transfers.upload", "Send files and directories into a folder."),
+        "download": ("vfsmount.cli.transfers.download", "Fetch files and directories of a folder."),
+        "sync": ("vfsmount.cli.transfers.sync", "Make a directory like another, one of them in a folder."),
         "cat": ("vfsmount.cli.files.cat", "Write files of a folder to standard output."),
         "du": ("vfsmount.cli.files.du", "Add up the sizes of files of a folder."),
         "mkdir": ("vfsmount.cli.files.mkdir", "Make directories in a folder."),
@@ -89,6 +92,8 @@ VFOLDER = {
     "share": "share",
     "unshare": "unshare",
     "leave": "leave",
+    "upload": "upload",
+    "download": "download",
     "ls": "ls",
     "mkdir": "mkdir",
     "mv": "mv",

@@ -1,33 +1,20 @@
 """Durable records: unsent files (`staged`), and what programs set and the server cannot keep.
 
-One SQLite database in WAL mode, shared by all mounts of one state directory. Rows are written before
-the call that made them is answered, so they survive the daemon's death; a power cut may take the
-last moments' rows with it (what must survive that too is committed `durable`), never the database.
-
-All access goes through one thread of our own, which keeps the order in which things happened.
+One `Database`, shared by all mounts of one state directory. Rows are written before the call that made
+them is answered, so they survive the daemon's death.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
-import trio
 
-from vfsmount.errors import LocalIOError, RecordsFull
+from vfsmount.store.database import Database
 from vfsmount.store.staged import BELOW, MOVES_REPLACE_SCHEMA, STAGED_SCHEMA, StagedRecords, below
-from vfsmount.store.syscalls import FULL, boundary
 from vfsmount.values import Kind, LocalAttrs, Validator
 
-T = TypeVar("T")
-
-SCHEMA_VERSION = 3
 # What each version of the database added to the one before.
 _SCHEMAS = (
     """
@@ -44,6 +31,7 @@ create table attributes (
     STAGED_SCHEMA,
     MOVES_REPLACE_SCHEMA,
 )
+SCHEMA_VERSION = len(_SCHEMAS)
 
 
 class AttrRecord(msgspec.Struct, frozen=True):
@@ -64,60 +52,13 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         """Open or make the database; its directory must exist and be private."""
-        self._limiter = trio.CapacityLimiter(1)
-        try:
-            self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            path.chmod(0o600)
-            with _alone(path):
-                self._db.execute("pragma journal_mode = wal")
-                self._db.execute("pragma synchronous = normal")
-                self._upgrade()
-                found = self._db.execute("pragma user_version").fetchone()[0]
-        except (sqlite3.Error, OSError) as e:
-            raise LocalIOError(
-                f"the records in {path} cannot be used ({e}); move the file away to start anew"
-            ) from e
-        if found != SCHEMA_VERSION:
-            raise LocalIOError(f"the records in {path} were written by another version of vfsmount")
-
+        self._database = Database(path, _SCHEMAS)
+        self._run = self._database.run
         self.staged = StagedRecords(self._run)
-
-    def _upgrade(self) -> None:
-        found = self._db.execute("pragma user_version").fetchone()[0]
-        for version in range(found, SCHEMA_VERSION):
-            # executescript is a transaction only where the script says so.
-            self._db.executescript(
-                f"begin exclusive; {_SCHEMAS[version]}; pragma user_version = {version + 1}; commit"
-            )
 
     def close(self) -> None:
         """Let go of the database."""
-        self._db.close()
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T], durable: bool = False) -> T:
-        """Run `work` in a transaction; `durable`: it survives a power cut, with all before it."""
-
-        def in_thread() -> T:
-            # Cannot change inside a transaction. FULL syncs the write-ahead log with the commit.
-            self._db.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
-            self._db.execute("begin immediate")
-            try:
-                result = work(self._db)
-                boundary()
-                self._db.execute("commit")
-            except BaseException:
-                # A full disk may fail the commit and leave it open, or have rolled back already.
-                if self._db.in_transaction:
-                    self._db.execute("rollback")
-                raise
-            return result
-
-        try:
-            return await trio.to_thread.run_sync(in_thread, limiter=self._limiter)
-        except (sqlite3.Error, ValueError) as e:  # ValueError: a row whose content is damaged
-            if isinstance(e, sqlite3.OperationalError) and e.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise RecordsFull(FULL) from e
-            raise LocalIOError(f"the records cannot be used: {e}") from e
+        self._database.close()
 
     # --- attributes ----------------------------------------------------------------------------
 
@@ -204,22 +145,6 @@ class Records:
     async def remove_folder(self, folder: str) -> None:
         """Forget everything in a folder that was deleted."""
         await self._run(lambda db: db.execute("delete from attributes where folder = ?", (folder,)))
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Of mounts that start at once, one sets the database up and the others wait.
-
-    SQLite's own waiting does not cover the change to WAL: where two connections would wait for each
-    other, one is told "database is locked" at once, whatever its timeout.
-    """
-    with open(path.with_suffix(".lock"), "w", opener=_private) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _join(parent: bytes, name: bytes) -> bytes:
