@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[2] / "vfsmount"
 PART_OF = {
     **dict.fromkeys(("values", "errors", "errnos"), "base"),
     **dict.fromkeys(
-        ("config", "config_sources", "health", "log", "login_file", "metrics", "places"), "support"
+        ("config", "config_sources", "health", "log", "login_file", "metrics", "places", "supervisor"),
+        "support",
     ),
     "__init__": "root",
     "__main__": "cli",
