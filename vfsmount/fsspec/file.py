@@ -14,7 +14,7 @@ from vfsmount.fsspec.listing import Info
 from vfsmount.values import ANY, Base
 
 if TYPE_CHECKING:
-    from vfsmount.fsspec.filesystem import VfolderFileSystem
+    from vfsmount.fsspec.content import Content
 
 
 class VfolderFile(AbstractBufferedFile):
@@ -25,10 +25,10 @@ class VfolderFile(AbstractBufferedFile):
     `close` (within a transaction: before its end), and then the whole file is, or the old one still.
     """
 
-    fs: VfolderFileSystem
+    fs: Content
     DEFAULT_BLOCK_SIZE = 5 << 20
 
-    def __init__(self, fs: VfolderFileSystem, path: str, mode: str = "rb", **options: Any) -> None:
+    def __init__(self, fs: Content, path: str, mode: str = "rb", **options: Any) -> None:
         self._content: IO[bytes] | None = None
         if mode == "rb":
             # A file that went to another process in a pickle is there the version that it was here.
@@ -105,9 +105,7 @@ class VfolderFile(AbstractBufferedFile):
             self.discard()
 
 
-def _reopen(
-    fs: VfolderFileSystem, path: str, block_size: int, loc: int, cache_type: str, details: Info
-) -> VfolderFile:
+def _reopen(fs: Content, path: str, block_size: int, loc: int, cache_type: str, details: Info) -> VfolderFile:
     file = VfolderFile(fs, path, "rb", block_size=block_size, cache_type=cache_type, details=details)
     file.seek(loc)
     return file

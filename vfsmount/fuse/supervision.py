@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import trio
 
 from vfsmount.fuse.mountpoint import answer
 from vfsmount.supervisor import Supervisor
 from vfsmount.vfs.filesystem import Filesystem
+
+_log = logging.getLogger("vfsmount.fuse.supervision")
 
 _LOOK_S = 2.0  # between two looks at what is to be told
 # A drain is bounded by --drain-timeout; whoever waits for us need only know that it goes on.
@@ -30,14 +34,19 @@ class Supervision:
             return
         pause_s = min(_LOOK_S, self._supervisor.watchdog_s / 2 or _LOOK_S)
         while True:
-            self._supervisor.alive()
-            if self._draining:
-                self._supervisor.extend(_EXTENSION_S)
-            text = self._text()
-            if self._doing and text != self._said:
-                self._said = text
-                self._supervisor.status(text)
+            try:
+                self._speak()
+            except Exception:  # of no consequence for the mount
+                _log.exception("supervision.bug")
             await trio.sleep(pause_s)
+
+    def _speak(self) -> None:
+        self._supervisor.alive()
+        if self._draining:
+            self._supervisor.extend(_EXTENSION_S)
+        if self._doing and (text := self._text()) != self._said:
+            self._said = text
+            self._supervisor.status(text)
 
     async def wait_until_it_answers(self) -> None:
         """Say that the mount is ready once somebody else than this process has had an answer of it."""
