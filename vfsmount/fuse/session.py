@@ -247,7 +247,8 @@ async def _serve(
             cache,
             notifier.extend,
         )
-        supervision = Supervision(spec.supervisor, fs, spec.mountpoint)
+        here = spec.passed is None
+        supervision = Supervision(spec.supervisor, fs, spec.mountpoint, here=here)
         nursery.start_soon(supervision.run)
         with within(spec.policy.deadline_s):
             await fs.warm()

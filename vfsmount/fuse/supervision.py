@@ -18,12 +18,18 @@ _EXTENSION_S = 15.0
 
 
 class Supervision:
-    """Speaks for one mount from `run`, which serves until it is cancelled."""
+    """Speaks for one mount from `run`, which serves until it is cancelled.
 
-    def __init__(self, supervisor: Supervisor, fs: Filesystem, mountpoint: str) -> None:
+    Args:
+        here: the mount is in this process's tree, where somebody can look; one that others made and
+            passed on need not be.
+    """
+
+    def __init__(self, supervisor: Supervisor, fs: Filesystem, mountpoint: str, *, here: bool = True) -> None:
         self._supervisor = supervisor
         self._fs = fs
         self._mountpoint = mountpoint
+        self._here = here
         self._doing = ""
         self._said = ""
         self._draining = False
@@ -59,7 +65,10 @@ class Supervision:
         self._supervisor.ready(self._said)
 
     async def _answers(self) -> bool:
-        return await trio.to_thread.run_sync(answer, self._mountpoint, abandon_on_cancel=True) == 0
+        return (
+            not self._here
+            or await trio.to_thread.run_sync(answer, self._mountpoint, abandon_on_cancel=True) == 0
+        )
 
     def drain_begins(self) -> None:
         """The mount is gone from the tree; what is left is being sent."""
