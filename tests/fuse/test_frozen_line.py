@@ -14,8 +14,6 @@ from tests.support.cutproxy import CutProxy
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted, run
 
-pytestmark = pytest.mark.beside
-
 READ_TIMEOUT_S = 2
 DEADLINE_S = 6
 

@@ -15,7 +15,6 @@ from tests.support.mounting import clean_environment
 from tests.support.namespace import Namespace
 
 pytestmark = [
-    pytest.mark.beside,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace for it"),
 ]
 

@@ -16,8 +16,6 @@ from tests.support.embedded import Embedded
 from tests.support.mounting import VFSMOUNT, clean_environment
 from tests.support.supervising import FakeSupervisor
 
-pytestmark = pytest.mark.beside
-
 WATCHDOG_S = 1.0
 
 
