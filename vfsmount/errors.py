@@ -2,7 +2,7 @@
 
 One tree under `VfsError`. Context travels as fields, the cause is chained with ``from``. Numbers
 (errno, HTTP status) are for the edges: ``api/`` and ``store/`` turn them into these classes,
-``fuse/errno_map.py`` turns these classes into errno. Messages are sentences for a user and never
+``errnos.py`` turns these classes into errno. Messages are sentences for a user and never
 hold a key, a token, a cookie or a query string.
 """
 

@@ -16,6 +16,7 @@ import stat
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -23,6 +24,7 @@ from vfsmount.errors import ConfigError, InvalidRequest
 
 ROOT = "vfsmount"
 STRUCK = "[struck]"
+FILE_LIMIT = 64 << 20  # bytes of a log file; a guess: an hour of --debug on a busy mount, years without
 
 # At INFO httpx and aiohttp's access log write URLs with the token in the query, at DEBUG httpcore
 # writes headers. They stay at WARNING even under --debug.
@@ -177,14 +179,47 @@ def is_journal(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 class LogFile(logging.StreamHandler[TextIO]):
-    """Writes to a file of its own, which is closed with it."""
+    """Writes to a file of its own, which is closed with it.
+
+    Args:
+        limit: bytes after which the file becomes ``NAME.1``, in the place of an older one, and a new
+            one is begun; 0: never.
+    """
+
+    def __init__(self, path: Path, limit: int = 0) -> None:
+        self._path = path.absolute()  # a daemon changes its directory
+        self._limit = limit
+        super().__init__(open_log(self._path))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._limit:
+            self._make_room()
+        super().emit(record)
+
+    def _make_room(self) -> None:
+        ours = os.fstat(self.stream.fileno())
+        if ours.st_size < self._limit or not stat.S_ISREG(ours.st_mode):
+            return
+        # A disk or a directory that does not allow it is no reason to stop writing.
+        with suppress(OSError, ConfigError):
+            # Several mounts may share one log: another process may have done it already.
+            if os.path.exists(self._path) and os.path.samestat(ours, os.stat(self._path)):
+                os.replace(self._path, f"{self._path}.1")
+            old, self.stream = self.stream, open_log(self._path)
+            old.close()
 
     def close(self) -> None:
         super().close()
         self.stream.close()
 
 
-def setup(level: int | str, file: Path | None = None, stderr: bool = True, as_json: bool = False) -> None:
+def setup(
+    level: int | str,
+    file: Path | None = None,
+    stderr: bool = True,
+    as_json: bool = False,
+    limit: int = FILE_LIMIT,
+) -> None:
     """Send `vfsmount`'s lines at `level` and everybody's warnings to stderr, to `file`, or to both.
 
     A later call replaces the handlers of an earlier one, as going to the background needs.
@@ -192,6 +227,7 @@ def setup(level: int | str, file: Path | None = None, stderr: bool = True, as_js
     Args:
         file: appended to; 0600 when it is made here or is ours.
         as_json: see `JsonFormatter`.
+        limit: bytes of the file; see `LogFile`.
 
     Raises:
         ConfigError: the file cannot be opened.
@@ -200,7 +236,7 @@ def setup(level: int | str, file: Path | None = None, stderr: bool = True, as_js
     if stderr:
         handlers.append(_stderr_handler(as_json))
     if file is not None:
-        handlers.append(LogFile(open_log(file)))
+        handlers.append(LogFile(file, limit))
         handlers[-1].setFormatter(_formatter(as_json))
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h.formatter, OURS)]:

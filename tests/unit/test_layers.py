@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[2] / "vfsmount"
 
 # Which part each module at the top belongs to; the folders are parts of their own.
 PART_OF = {
-    **dict.fromkeys(("values", "errors"), "base"),
+    **dict.fromkeys(("values", "errors", "errnos"), "base"),
     **dict.fromkeys(
-        ("config", "config_sources", "health", "log", "login_file", "metrics", "places"), "support"
+        ("config", "config_sources", "health", "log", "login_file", "metrics", "places", "supervisor"),
+        "support",
     ),
     "__init__": "root",
     "__main__": "cli",
@@ -31,6 +32,8 @@ MAY_IMPORT = {
     "fuse": LOW | {"support", "core", "api", "store", "vfs", "fuse"},
     # Beside the mount, not part of it.
     "transfer": LOW | {"support", "core", "api", "store", "transfer"},
+    # A second top beside `fuse` and `cli`: a library's users have neither.
+    "fsspec": LOW | {"support", "core", "api", "vfs", "fsspec"},
     "cli": LOW | {"support", "core", "api", "store", "vfs", "fuse", "transfer", "server", "cli"},
     # Not even `support`: what it shared with the client could be wrong on both sides at once.
     "server": LOW | {"server"},
@@ -48,7 +51,8 @@ ONLY_IN = {
     "prometheus_client": {"fuse"},
     "platformdirs": {"support"},
     "dotenv": {"support"},
-    "trio": {"api", "store", "vfs", "fuse", "transfer", "cli"},
+    "fsspec": {"fsspec"},
+    "trio": {"api", "store", "vfs", "fuse", "transfer", "fsspec", "cli"},
 }
 NOT_IN_CORE = {
     "os",
@@ -63,7 +67,7 @@ NOT_IN_CORE = {
     "logging",
 }
 # `open` and `os.open` reach files of ours only through store/; the others have files of their own.
-MAY_OPEN = {"store", "server", "support", "cli", "fuse", "transfer"}
+MAY_OPEN = {"store", "server", "support", "cli", "fuse", "transfer", "fsspec"}
 
 
 def part_of(module: str) -> str:

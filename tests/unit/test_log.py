@@ -153,6 +153,44 @@ def test_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch, file: Path) -> None
     assert f"test.line pid={os.getpid()}" in stream.getvalue()
 
 
+def test_log_file_has_a_bound(file: Path) -> None:
+    log.setup("DEBUG", file, stderr=False, limit=1000)
+    for n in range(100):
+        log.event(logger, logging.INFO, "some.event", n=n)
+    older = file.with_name("log.1")
+    lines = (older.read_text() + file.read_text()).splitlines()
+    assert (
+        file.stat().st_size < 1100 and older.stat().st_size < 1100 and len(list(file.parent.iterdir())) == 2
+    )
+    first = int(lines[0].rpartition("=")[2])
+    assert [int(line.rpartition("=")[2]) for line in lines] == list(range(first, 100)), (
+        "the newest, all of them"
+    )
+    assert file.stat().st_mode & 0o777 == older.stat().st_mode & 0o777 == 0o600
+
+
+def test_two_processes_bound_one_log(file: Path) -> None:
+    log.setup("DEBUG", file, stderr=False, limit=1000)
+    other = log.LogFile(file, limit=1000)
+    try:
+        for n in range(60):
+            log.event(logger, logging.INFO, "one.event", n=n)
+            other.handle(logging.makeLogRecord({"msg": f"another {n}"}))
+    finally:
+        other.close()
+    newest = file.with_name("log.1").read_text() + file.read_text()
+    assert "one.event n=59" in newest and "another 59" in newest
+    assert sum(path.stat().st_size for path in file.parent.iterdir()) < 2200
+
+
+def test_log_that_cannot_be_renamed_is_written_on(file: Path) -> None:
+    log.setup("DEBUG", file, stderr=False, limit=100)
+    file.with_name("log.1").mkdir()  # in the way, also of root
+    for n in range(10):
+        log.event(logger, logging.INFO, "some.event", n=n)
+    assert len(file.read_text().splitlines()) == 10
+
+
 # --- JSON, and the journal -----------------------------------------------------------------------
 
 

@@ -88,7 +88,7 @@ class Fetcher:
                     if download is not None and download.answers_both is not None:
                         self._note(origin, download.answers_both)
                     if download is not None and download.reusable:
-                        self._idle.setdefault(origin, []).append((connection, time.monotonic()))
+                        self._idle.setdefault(origin, []).append((connection, _now()))
                     else:
                         connection.abort()
 
@@ -109,7 +109,7 @@ class Fetcher:
         kept = self._idle.get(origin, [])
         while kept:
             connection, since = kept.pop()
-            if time.monotonic() - since < IDLE_S and not connection.is_over:
+            if _now() - since < IDLE_S and not connection.is_over:
                 return connection
             connection.abort()
         return None
@@ -378,6 +378,11 @@ class Relayed:
 Body = Download | Relayed
 
 _FRAMING = {b"content-length", b"transfer-encoding"}
+
+
+def _now() -> float:
+    """Seconds, those included for which the machine was suspended: a server counts them, too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _has_proxy(url: httpx.URL) -> bool:

@@ -14,8 +14,10 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -25,6 +27,9 @@ import trio
 from vfsmount.api.failures import explain
 from vfsmount.config import ApiSettings
 from vfsmount.errors import ProtocolError
+from vfsmount.log import event
+
+log = logging.getLogger("vfsmount.api")
 
 # httpx writes whole URLs, tokens included, at INFO.
 for _name in ("httpx", "httpcore"):
@@ -35,23 +40,49 @@ DEFAULT_READ_TIMEOUT_S = 20.0  # between two pieces of a reply; a file truncated
 WRITE_TIMEOUT_S = 30.0
 IDLE_S = 20.0  # the manager drops idle connections after 30 s; to be first avoids most resets
 MAX_CONNECTIONS = 100  # the storage-proxy served 400; this only bounds a bug
+SLEPT_S = 1.0  # of a suspended machine, after which a connection is not trusted any more
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def slept() -> float:
+    """Seconds for which this machine has been suspended since it was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+
+
+@dataclass(slots=True)
+class _Pool:
+    """A client with its connections, and how many exchanges are using it."""
+
+    client: httpx.AsyncClient
+    active: int = 0
+    retired: bool = False
 
 
 class Http:
     """The connections of one client.
 
+    While the machine is suspended its clock stands still, so a connection that has been idle for a night
+    seems to have been for a second. The server has forgotten it, and so may have everything on the way,
+    without a word: a request on it would wait for its timeout. None is used after a suspension.
+
     Args:
-        transport: used instead of the network, by tests.
+        transport, slept: used instead of the network and the machine's clocks, by tests.
 
     Attributes:
         timeout: for every request.
     """
 
-    def __init__(self, settings: ApiSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        settings: ApiSettings,
+        transport: httpx.AsyncBaseTransport | None = None,
+        slept: Callable[[], float] = slept,
+    ) -> None:
         self._settings = settings
         self._transport = transport
-        self._clients: dict[tuple[str, bool], httpx.AsyncClient] = {}
+        self._slept = slept
+        self._slept_before = slept()
+        self._pools: dict[tuple[str, bool], _Pool] = {}
         self._tls: ssl.SSLContext | None = None
         self.timeout = httpx.Timeout(
             connect=settings.connect_timeout_s,
@@ -62,9 +93,9 @@ class Http:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.aclose()
+        pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            await pool.client.aclose()
 
     @asynccontextmanager
     async def exchange(
@@ -91,7 +122,8 @@ class Http:
             ProtocolError: what answers does not speak HTTP.
         """
         try:
-            client = self._client(url.scheme, fresh)
+            await self._forget_what_slept()
+            pool = self._pool(url.scheme, fresh)
             request = httpx.Request(
                 method,
                 url,
@@ -99,19 +131,32 @@ class Http:
                 stream=Body(content),
                 extensions={"timeout": self.timeout.as_dict(), "trace": _reset_on_close},
             )
-            response = await client.send(request, stream=True)
-            try:
-                yield response
-            finally:
-                await response.aclose()
+            async with _using(pool):
+                response = await pool.client.send(request, stream=True)
+                try:
+                    yield response
+                finally:
+                    await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as e:
             raise explain(e, url.host, check) from e
 
-    def _client(self, scheme: str, fresh: bool) -> httpx.AsyncClient:
-        client = self._clients.get((scheme, fresh))
-        if client is None:
-            client = self._clients[scheme, fresh] = self._make_client(scheme, fresh)
-        return client
+    def _pool(self, scheme: str, fresh: bool) -> _Pool:
+        pool = self._pools.get((scheme, fresh))
+        if pool is None:
+            pool = self._pools[scheme, fresh] = _Pool(self._make_client(scheme, fresh))
+        return pool
+
+    async def _forget_what_slept(self) -> None:
+        slept_s = self._slept() - self._slept_before
+        if slept_s < SLEPT_S:
+            return
+        self._slept_before += slept_s
+        event(log, logging.INFO, "connections.forgotten", slept_s=slept_s)
+        pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.retired = True
+            if not pool.active:
+                await pool.client.aclose()
 
     def _make_client(self, scheme: str, fresh: bool) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -144,6 +189,18 @@ class Http:
         bare.check_hostname = False
         bare.verify_mode = ssl.CERT_NONE
         return bare
+
+
+@asynccontextmanager
+async def _using(pool: _Pool) -> AsyncIterator[None]:
+    pool.active += 1
+    try:
+        yield
+    finally:
+        pool.active -= 1
+        if pool.retired and not pool.active:
+            with trio.CancelScope(shield=True):  # nothing is waited for: connections end with a reset
+                await pool.client.aclose()
 
 
 def _all_of(host: str) -> str:

@@ -9,8 +9,8 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +22,9 @@ from vfsmount.cli.exit_codes import MOUNT, OK, UNSENT
 from vfsmount.cli.mount_options import parse_mount_options
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.supervise import as_first_process
-from vfsmount.errors import ConfigError
+from vfsmount.errors import ConfigError, VfsError
 from vfsmount.fuse.negotiation import MAX_BACKGROUND, MOST_BACKGROUND, InitOptions
+from vfsmount.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from vfsmount.fuse.accesslog import AccessLogSpec
@@ -200,6 +201,14 @@ class Octal(click.ParamType[int]):
     metavar="MIB",
     help="Most that the access log keeps; the oldest goes first.",
 )
+@click.option(
+    "--log-size",
+    type=click.IntRange(min=0),
+    default=log.FILE_LIMIT >> 20,
+    show_default=True,
+    metavar="MIB",
+    help="Begin a new log file after so much; one older is kept, as FILE.1. 0: never.",
+)
 @click.option("--debug", is_flag=True, help="Log every operation.")
 @click.option("--embedded", is_flag=True, help="Start the embedded server, mount it, stop it with the mount.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data directory of --embedded.")
@@ -211,6 +220,7 @@ def command(
     state_dir: Path | None,
     log_file: Path | None,
     log_format: str,
+    log_size: int,
     debug: bool,
     embedded: bool,
     data: Path | None,
@@ -227,18 +237,19 @@ def command(
     if data is not None and not embedded:
         raise ConfigError("--data is the data directory of --embedded: add --embedded, or leave it out")
     choices = _choices(mount_options, params)
+    supervisor = Supervisor.take(os.environ)
     passed = _passed(mountpoint, choices)
     state = (state_dir or places.state_dir()).absolute()
     level = logging.DEBUG if debug else logging.INFO
-    as_json = log_format == "json"
+    as_json, limit = log_format == "json", log_size << 20
     log_path = log_file.absolute() if log_file else None
     data_path = data.absolute() if data else None
     if foreground or (debug and log_path is None):
-        log.setup(level, log_path, stderr=True, as_json=as_json)
+        log.setup(level, log_path, stderr=True, as_json=as_json, limit=limit)
     else:
         # Whoever goes back to a prompt wants to see what went wrong, not how it went.
         quiet_level = level if log_path else logging.WARNING
-        log.setup(quiet_level, log_path, stderr=log_path is None, as_json=as_json)
+        log.setup(quiet_level, log_path, stderr=log_path is None, as_json=as_json, limit=limit)
         if log_path is None:
             logging.getLogger("vfsmount.api").setLevel(
                 logging.ERROR
@@ -254,7 +265,7 @@ def command(
         )
         with server as environ:
             own = dict.fromkeys(flags) if embedded else flags
-            return _mount(mountpoint, own, environ, choices, state, ready, passed)
+            return _mount(mountpoint, own, environ, choices, state, supervisor, ready, passed)
 
     if foreground:
         where = _place(mountpoint, passed) or mountpoint
@@ -263,7 +274,8 @@ def command(
         def ready() -> None:
             click.echo(f"mounted on {os.path.abspath(where)}; Ctrl-C {stops}", err=True)
 
-        return as_first_process(lambda: work(ready))
+        with _telling_why(supervisor):
+            return as_first_process(lambda: work(ready))
 
     from vfsmount.cli.background import run_in_background
 
@@ -272,7 +284,8 @@ def command(
             # Nobody watches a background mount: what went wrong must be somewhere afterwards.
             quiet = log_path is None and not debug
             shown = logging.WARNING if quiet else level
-            log.setup(shown, log_path or state / "vfsmount.log", stderr=False, as_json=as_json)
+            kept_in = log_path or state / "vfsmount.log"
+            log.setup(shown, kept_in, stderr=False, as_json=as_json, limit=limit)
             logging.getLogger("vfsmount.api").setLevel(logging.NOTSET)
             ready()
 
@@ -300,7 +313,7 @@ def serve_here(arguments: Sequence[str], flags: Flags, ready: Callable[[], None]
     state = (params["state_dir"] or places.state_dir()).absolute()
     log.setup(logging.WARNING, places.private_dir(state) / "vfsmount.log", stderr=False)
     choices = _choices(params["mount_options"], params)
-    return _mount(params["mountpoint"], flags, os.environ, choices, state, ready, None)
+    return _mount(params["mountpoint"], flags, os.environ, choices, state, Supervisor(), ready, None)
 
 
 def _passed(mountpoint: str, choices: _Choices) -> int | None:
@@ -326,6 +339,16 @@ def _place(mountpoint: str, passed: int | None) -> str | None:
     from vfsmount.fuse.passed import place_of
 
     return place_of(passed)
+
+
+@contextmanager
+def _telling_why(supervisor: Supervisor) -> Iterator[None]:
+    """What ends us is seen where people look after a service, and not in the journal only."""
+    try:
+        yield
+    except VfsError as e:
+        supervisor.status(str(e))
+        raise
 
 
 def _choices(mount_options: tuple[str, ...], params: Mapping[str, object]) -> _Choices:
@@ -428,6 +451,7 @@ def _mount(
     environ: Mapping[str, str],
     choices: _Choices,
     state: Path,
+    supervisor: Supervisor,
     ready: Callable[[], None],
     passed: int | None,
 ) -> int:
@@ -483,6 +507,7 @@ def _mount(
         metrics=choices.metrics,
         access_log=choices.access_log,
         passed=passed,
+        supervisor=supervisor,
     )
 
     def answering() -> None:

@@ -11,8 +11,11 @@ _KERNEL = {"noexec": 8, "noatime": 1024, "nodiratime": 2048, "sync": 16, "dirsyn
 # Always so here, or without meaning for us: accepted because fstab lines carry them.
 _ACCEPTED = frozenset(
     {"defaults", "rw", "nosuid", "nodev", "exec", "async", "atime", "default_permissions", "nonempty"}
-    | {"auto", "noauto", "user", "nouser", "_netdev", "nofail"}
+    | {"auto", "noauto", "user", "nouser", "users", "nousers", "owner", "noowner", "group", "nogroup"}
+    | {"relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "diratime"}
+    | {"_netdev", "nofail", "silent", "loud"}
 )
+_ACCEPTED_WITH_VALUE = frozenset({"user", "comment"})  # mount(8) adds who mounts
 _NUMBERS = {"uid": 10, "gid": 10, "umask": 8}
 _LARGEST = {"uid": 2**32 - 2, "gid": 2**32 - 2, "umask": 0o777}
 
@@ -57,6 +60,8 @@ def parse_mount_options(text: str) -> MountOptions:
             allow_other = True
         elif name in _KERNEL and not has_value:
             flags |= _KERNEL[name]
-        elif option not in _ACCEPTED and not name.startswith("x-"):
+        elif has_value and name in _ACCEPTED_WITH_VALUE:
+            continue
+        elif option not in _ACCEPTED and not name.startswith(("x-", "X-")):
             raise ConfigError(f"-o {option}: unknown option; 'vfsmount mount --help' lists those there are")
     return MountOptions(read_only, allow_other, flags, bool(flags & _KERNEL["sync"]), numbers)

@@ -35,10 +35,12 @@ from vfsmount.fuse.mountpoint import device_number
 from vfsmount.fuse.negotiation import InitOptions
 from vfsmount.fuse.ops import Operations
 from vfsmount.fuse.stacks import shown_on_signal
+from vfsmount.fuse.supervision import Supervision
 from vfsmount.log import event
 from vfsmount.store.blockcache import BlockCache
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
+from vfsmount.supervisor import Supervisor
 from vfsmount.vfs.control import Control
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.filesystem import Filesystem
@@ -69,6 +71,7 @@ class MountSpec:
         metrics: where Prometheus finds the counters; None: nowhere.
         access_log: where every request is written down; None: nowhere.
         passed: descriptor on which somebody else has mounted (fuse.passed); None: we mount.
+        supervisor: who started us and wants to hear how it goes.
     """
 
     mountpoint: str
@@ -82,6 +85,7 @@ class MountSpec:
     metrics: Address | None = None
     access_log: AccessLogSpec | None = None
     passed: int | None = None
+    supervisor: Supervisor = field(default_factory=Supervisor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +247,9 @@ async def _serve(
             cache,
             notifier.extend,
         )
+        here = spec.passed is None
+        supervision = Supervision(spec.supervisor, fs, spec.mountpoint, here=here)
+        nursery.start_soon(supervision.run)
         with within(spec.policy.deadline_s):
             await fs.warm()
         await fs.recover()
@@ -254,9 +261,10 @@ async def _serve(
         async with _answering_questions(fs, spec) as control:
             with _observed(spec, fs, watch):
                 with notifier.running():
-                    await _answer_requests(fs, leave, ready)
+                    await _answer_requests(fs, leave, supervision, ready)
                 pyfuse3.close(unmount=False)
                 control.drain_begins()
+                supervision.drain_begins()
                 unsent = await fs.drain()
         event(_log, logging.INFO, "mount.ended", mountpoint=spec.mountpoint, unsent=len(unsent))
         nursery.cancel_scope.cancel()
@@ -339,11 +347,15 @@ async def _mount(spec: MountSpec, operations: Operations) -> Callable[[], Awaita
 
 
 async def _answer_requests(
-    fs: Filesystem, leave: Callable[[], Awaitable[None]], ready: Callable[[], None]
+    fs: Filesystem,
+    leave: Callable[[], Awaitable[None]],
+    supervision: Supervision,
+    ready: Callable[[], None],
 ) -> None:
     """Serve until the mount is gone: by umount(8), by fusermount3, or by a signal to us."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, fs, leave, nursery.cancel_scope)
+        nursery.start_soon(supervision.wait_until_it_answers)
         ready()
         await pyfuse3.main()
         nursery.cancel_scope.cancel()
