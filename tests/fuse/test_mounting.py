@@ -247,6 +247,26 @@ def test_umount_tells_of_a_daemon_that_dies_while_it_sends(
     assert on_the_server(server, "dying.txt").read_text() == "precious"
 
 
+def test_second_signal_ends_the_sending_and_names_what_is_left(
+    server: Embedded, env: dict[str, str], tmp_path: Path
+) -> None:
+    mounted = Mounted(tmp_path, env, "--drain-timeout", "600")
+    mounted.start()
+    server.faults(REFUSED)
+    (mounted.path / "data" / "hurried.txt").write_text("precious")
+    pid = mounted.pid
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not is_mounted(mounted.path) and "mount.signal" in mounted.log.read_text())
+    time.sleep(1)  # it is sending, and would for ten minutes
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: b"data/hurried.txt" in mounted.record)
+    assert mounted.said_lately().count("mount.signal signal=SIGTERM") == 2
+    server.clear_faults()
+    mounted.start()
+    assert mounted.stop().returncode == 0
+    assert on_the_server(server, "hurried.txt").read_text() == "precious"
+
+
 def test_what_was_closed_survives_the_daemons_death(
     server: Embedded, env: dict[str, str], tmp_path: Path
 ) -> None:

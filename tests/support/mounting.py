@@ -85,8 +85,13 @@ class Mounted:
         """The daemon's process."""
         import msgspec
 
+        return int(msgspec.json.decode(self.record)["pid"])
+
+    @property
+    def record(self) -> bytes:
+        """What the mount has written down about itself."""
         (record,) = (self.state / "mounts").glob("*.json")
-        return int(msgspec.json.decode(record.read_bytes())["pid"])
+        return record.read_bytes()
 
     def kill(self) -> None:
         """End the daemon as a power cut would."""

@@ -49,6 +49,7 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
     path = real_path(mountpoint)
     records = MountRecords(Path(state_dir).absolute() if state_dir else places.state_dir())
     record = records.read(path)
+    ran = record is not None and is_alive(record)
     kind = mounted_type(path)
     if record is not None and record.passed and is_alive(record) and os.geteuid():
         raise MountError(
@@ -61,7 +62,6 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
         raise MountError(f"{path} is a {kind} mount, not one of vfsmount")
     elif record is None:
         raise MountError(f"{path} is not mounted")
-    ran = record is not None and is_alive(record)
     if record is not None:
         _wait_for_its_end(record, lazy, time.monotonic() + timeout)
     record = records.read(path)

@@ -265,7 +265,7 @@ async def _serve(
                 pyfuse3.close(unmount=False)
                 control.drain_begins()
                 supervision.drain_begins()
-                unsent = await fs.drain()
+                unsent = await _drained(fs)
         event(_log, logging.INFO, "mount.ended", mountpoint=spec.mountpoint, unsent=len(unsent))
         nursery.cancel_scope.cancel()
     await fs.close()
@@ -376,6 +376,23 @@ async def _obey_signals(fs: Filesystem, leave: Callable[[], Awaitable[None]], st
                 event(_log, logging.WARNING, "mount.unmount_failed", error=str(e))
             # The connection ends with the last program that uses it; ours is not to wait for ever.
             stop.deadline = trio.current_time() + _linger_s(fs.policy)
+
+
+async def _drained(fs: Filesystem) -> list[UnsentFile]:
+    """Send what is left. Who sends another signal meanwhile wants no more of that: it is named, and kept."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_obey_second_signal, fs)
+        unsent = await fs.drain()
+        nursery.cancel_scope.cancel()
+    return unsent
+
+
+async def _obey_second_signal(fs: Filesystem) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            event(_log, logging.INFO, "mount.signal", signal=signal.Signals(number).name)
+            if number != signal.SIGHUP:
+                fs.hurry()
 
 
 def _linger_s(policy: MountPolicy) -> float:

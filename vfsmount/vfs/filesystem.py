@@ -98,6 +98,7 @@ class Filesystem:
         entry_changed: told (directory, name) of each name that stands for another inode now.
         extend: has the kernel take bytes at the new end of a file that has grown.
         """
+        self._hurried = trio.Event()
         self.policy = policy
         self._client = client
         self._area = area
@@ -933,6 +934,21 @@ class Filesystem:
                     await self._writer.flush(node)
             except VfsError as e:
                 event(_log, logging.ERROR, "staging.unrecorded", ino=node.ino, error=str(e))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_when_hurried, nursery.cancel_scope)
+            await self._send_the_rest()
+            nursery.cancel_scope.cancel()
+        return self._left()
+
+    def hurry(self) -> None:
+        """Send no more of what is left: `drain` returns soon."""
+        self._hurried.set()
+
+    async def _stop_when_hurried(self, sending: trio.CancelScope) -> None:
+        await self._hurried.wait()
+        sending.cancel()
+
+    async def _send_the_rest(self) -> None:
         with trio.move_on_after(self.policy.drain_timeout_s) as time_left:
             try:
                 with within(self.policy.deadline_s):
@@ -942,7 +958,6 @@ class Filesystem:
         await self._uploader.drain(max(0.0, time_left.deadline - trio.current_time()))
         with trio.move_on_after(_KEEP_S):
             await self.parts.disk.flush()
-        return self._left()
 
     def _left(self) -> list[UnsentFile]:
         left = [unsent_file(self._uploader.name_of(n), n) for n in self._writer.staged if self._is_left(n)]
