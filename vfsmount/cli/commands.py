@@ -73,6 +73,10 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "login": ("vfsmount.cli.login", "Log in through a webserver (session mode)."),
         "logout": ("vfsmount.cli.logout", "Forget the session-mode login."),
         "config": ("vfsmount.cli.config_cmd", "Show the settings in force, secrets masked."),
+        "completion": (
+            "vfsmount.cli.completion.command",
+            "Print the script that teaches a shell to complete.",
+        ),
         "serve": ("vfsmount.cli.serve", "Run the embedded Backend.AI-compatible server."),
     },
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from vfsmount import places
+from vfsmount.cli.completion import kinds
 from vfsmount.errors import MountError
 from vfsmount.log import LEVELS
 
@@ -15,7 +16,7 @@ _ANSWER_S = 10.0
 
 
 @click.command("log-level")
-@click.argument("words", nargs=-1, required=True, metavar="[MOUNTPOINT] LEVEL")
+@click.argument("words", nargs=-1, required=True, type=kinds.MOUNT_THEN_LEVEL, metavar="[MOUNTPOINT] LEVEL")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(words: tuple[str, ...], state_dir: Path | None) -> None:
     """Have the mount on MOUNTPOINT log from LEVEL on: debug, info, warning or error.

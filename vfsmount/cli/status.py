@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount import places
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import FAILED, MOUNT, OK, UNSENT
 from vfsmount.cli.status_view import SHOWN, View
 from vfsmount.errors import LocalIOError, MountError
@@ -22,7 +23,7 @@ _ANSWER_S = 10.0
 
 
 @click.command("status")
-@click.argument("mountpoints", nargs=-1, type=str)
+@click.argument("mountpoints", nargs=-1, type=kinds.MOUNT)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; docs/status.md has its keys.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(mountpoints: tuple[str, ...], as_json: bool, state_dir: Path | None) -> int:

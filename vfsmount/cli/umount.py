@@ -13,6 +13,7 @@ import click
 
 from vfsmount import places
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import OK, UNSENT
 from vfsmount.errors import MountError
 
@@ -25,7 +26,7 @@ _ENDS_WITHIN_S = 30.0  # of a daemon that was told to; the session itself linger
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=str)  # click.Path would look at it, and wait for what hangs
+@click.argument("mountpoint", type=kinds.MOUNT)  # click.Path would look at it, and wait for what hangs
 @click.option("--lazy", is_flag=True, help="Take it out of the tree at once, though programs still use it.")
 @click.option(
     "--timeout",

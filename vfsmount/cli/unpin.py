@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from vfsmount.cli.completion import kinds
+
 
 @click.command("unpin")
-@click.argument("paths", nargs=-1, type=str, required=True)
+@click.argument("paths", nargs=-1, type=kinds.ON_MOUNT, required=True)
 @click.option("--recursive", "-r", is_flag=True, help="With all that is below directories.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(paths: tuple[str, ...], recursive: bool, state_dir: Path | None) -> None:

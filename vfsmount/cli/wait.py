@@ -17,6 +17,7 @@ import click
 
 from vfsmount import places
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import OK, UNSENT
 from vfsmount.errors import MountError
 
@@ -28,7 +29,7 @@ _NO_ANSWER = {errno.ENOTCONN, errno.ECONNABORTED}  # of a mount whose daemon die
 
 
 @click.command("wait")
-@click.argument("paths", nargs=-1, type=str)
+@click.argument("paths", nargs=-1, type=kinds.ON_MOUNT)
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to wait. [as long as it takes]")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(paths: tuple[str, ...], timeout: float | None, state_dir: Path | None) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.dotfile.scope import known, scope_options
 from vfsmount.cli.options import Flags
 from vfsmount.cli.remote import with_client
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from vfsmount.api.dotfilerules import Packed
     from vfsmount.api.dotfiles import Dotfile, Scope
 
-_FILE = click.option("-f", "--file", "source", metavar="FILE", help="Content from FILE instead of stdin.")
+_FILE = click.option(
+    "-f", "--file", "source", metavar="FILE", type=kinds.FILE, help="Content from FILE instead of stdin."
+)
 # More than any dotfile may have, in the longest encoding of a character.
 _READ_MAX = 4 * (64 << 10) + 1
 

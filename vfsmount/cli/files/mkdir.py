@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.files.tree import Failures, Trees, grouped, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
@@ -14,7 +15,7 @@ from vfsmount.errors import AlreadyExists, VfsError
 
 
 @click.command("mkdir")
-@click.argument("words", metavar="NAME PATH…", nargs=-1, required=True)
+@click.argument("words", metavar="NAME PATH…", nargs=-1, required=True, type=kinds.PLACES)
 @click.option("-p", "--parents", is_flag=True, help="Make those above, too; no error where it is there.")
 @click.option("-e", "--exist-ok", is_flag=True, help="No error where it is there.")
 @state_dir_option

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.files.tree import Failures, Tree, Trees, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
@@ -16,7 +17,7 @@ from vfsmount.errors import CrossFolder, VfsError
 
 
 @click.command("mv")
-@click.argument("words", metavar="NAME SRC… DST", nargs=-1, required=True)
+@click.argument("words", metavar="NAME SRC… DST", nargs=-1, required=True, type=kinds.PLACES)
 @click.option("-n", "--no-clobber", is_flag=True, help="Do not replace a file that is there.")
 @click.option("-T", "exact", is_flag=True, help="DST is the new name, never a directory to move into.")
 @click.option("-v", "--verbose", is_flag=True, help="Name what was moved.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from vfsmount.api.paths import bare_name
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.files.mv import Options, move_all
 from vfsmount.cli.files.tree import with_trees
 from vfsmount.cli.options import Flags, api_options
@@ -14,8 +15,8 @@ from vfsmount.cli.target import parse, state_dir_option
 
 
 @click.command("rename-file")
-@click.argument("name")
-@click.argument("path")
+@click.argument("name", type=kinds.FOLDER)
+@click.argument("path", type=kinds.IN_FOLDER)
 @click.argument("new_name")
 @state_dir_option
 @api_options

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.files.tree import Failures, Trees, grouped, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
@@ -16,7 +17,7 @@ from vfsmount.values import Kind
 
 
 @click.command("rm")
-@click.argument("words", metavar="NAME PATH…", nargs=-1, required=True)
+@click.argument("words", metavar="NAME PATH…", nargs=-1, required=True, type=kinds.PLACES)
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Directories, too, with all that is in them.")
 @click.option("-f", "--force", is_flag=True, help="No error where nothing is there.")
 @click.option("-v", "--verbose", is_flag=True, help="Name what was removed.")
