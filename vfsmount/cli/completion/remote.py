@@ -44,7 +44,9 @@ class _Kept(msgspec.Struct):
 
 def folder_names(flags: Flags) -> list[str]:
     """Folders as a mount shows them; none where nobody tells in time."""
-    settings = load_settings(flags, os.environ)
+    settings = _settings(flags)
+    if settings is None:
+        return []
     kept = _read(settings)
     if kept is None or not 0 <= time.time() - kept.at < KEPT_S:
         kept = _within(settings, lambda client: _fetch(settings, client)) or kept
@@ -56,8 +58,18 @@ def folder_names(flags: Flags) -> list[str]:
 
 def entries(flags: Flags, name: str, path: str) -> list[tuple[str, bool]]:
     """(name, whether it is a directory) of what is in a directory of a folder; one listing."""
-    settings = load_settings(flags, os.environ)
+    settings = _settings(flags)
+    if settings is None:
+        return []
     return _within(settings, lambda client: _list(settings, client, name, path)) or []
+
+
+def _settings(flags: Flags) -> ApiSettings | None:
+    """None where they say nothing, or make no sense: the command itself will tell."""
+    try:
+        return load_settings(flags, os.environ)
+    except VfsError:
+        return None
 
 
 async def _list(settings: ApiSettings, client: OneLook, name: str, path: str) -> list[tuple[str, bool]]:

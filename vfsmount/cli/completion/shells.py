@@ -11,17 +11,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from click import Option, Parameter
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
     FishComplete,
     ShellComplete,
     ZshComplete,
+    _resolve_context,
+    _resolve_incomplete,
     split_arg_string,
 )
 
 VARIABLE = "_VFSMOUNT_COMPLETE"
 PROGRAM = "vfsmount"
+OURS = frozenset({"plain", "path"})  # kinds whose values we know; the shell looks for the others itself
 
 _BASH = """\
 %(complete_func)s() {
@@ -66,8 +70,8 @@ _ZSH = """\
     done
     [[ -n $described ]] && _describe -V commands described
     [[ -n $plain ]] && compadd -V words -a plain
-    [[ -n $names ]] && compadd -U -V names -a names
-    [[ -n $open ]] && compadd -U -V names -S '' -a open
+    [[ -n $names ]] && compadd -V names -a names
+    [[ -n $open ]] && compadd -V names -S '' -a open
     return 0
 }
 
@@ -139,6 +143,14 @@ def unquoted(raw: str) -> str:
     return "".join(split_arg_string(raw))
 
 
+def quoted(text: str, quote: str) -> str:
+    """Text as it stands in a word, behind an open quote, which is not closed."""
+    if quote == "'":
+        return text.replace("'", "'\\''")
+    special = '$`"\\' if quote else " \t!\"#$&'()*;<>?[\\]^`{|}~"
+    return "".join(f"\\{char}" if char in special else char for char in text)
+
+
 def replaced_from(typed: Typed, breaks: str) -> int:
     """How many characters of the last word, unquoted, bash leaves as they are.
 
@@ -160,6 +172,10 @@ def replaced_from(typed: Typed, breaks: str) -> int:
     return len(unquoted(raw[:cut]))
 
 
+def _takes_value(param: Parameter, word: str) -> bool:
+    return isinstance(param, Option) and word in param.opts and not (param.is_flag or param.count)
+
+
 class _Shell(ShellComplete):
     """Reads the whole line, and keeps what stands before the value of an option ``--name=value``."""
 
@@ -169,6 +185,14 @@ class _Shell(ShellComplete):
     def get_completion_args(self) -> tuple[list[str], str]:
         self.typed = read_line(self.environ["COMP_WORDS"])
         return self.typed.words[1:], self.typed.last
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        # click stops reading at an option that waits for its value, and forgets what it has read by then.
+        ctx = _resolve_context(self.cli, self.ctx_args, self.prog_name, args)
+        if args and any(_takes_value(param, args[-1]) for param in ctx.command.get_params(ctx)):
+            ctx = _resolve_context(self.cli, self.ctx_args, self.prog_name, [*args, incomplete])
+        what, rest = _resolve_incomplete(ctx, args, incomplete)
+        return what.shell_complete(ctx, rest)
 
     def before_value(self) -> str:
         name, equals, _ = self.typed.last.partition("=")
@@ -182,14 +206,22 @@ class Bash(_Shell, BashComplete):
     """Bash 4.4 and later."""
 
     source_template = _BASH
+    quotes = False
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        found = super().get_completions(args, incomplete)
+        # Bash quotes what it takes for names of files, all but these.
+        self.quotes = any(item.type == "path" and set("$`") & set(item.value) for item in found)
+        return found
 
     def format_completion(self, item: CompletionItem[str]) -> str:
-        if item.type not in ("plain", "path"):
+        if item.type not in OURS:
             return f"{item.type},"
         breaks = self.environ.get("COMP_WORDBREAKS", "")
         whole = self.before_value() + item.value
+        value = whole[replaced_from(self.typed, breaks) :]
         end = "\nnospace," if item.type == "path" and item.value.endswith(("/", ":")) else ""
-        return f"{item.type},{whole[replaced_from(self.typed, breaks) :]}{end}"
+        return f"plain,{quoted(value, self.typed.quote)}{end}" if self.quotes else f"{item.type},{value}{end}"
 
 
 class Zsh(_Shell, ZshComplete):
@@ -198,6 +230,8 @@ class Zsh(_Shell, ZshComplete):
     source_template = _ZSH
 
     def format_completion(self, item: CompletionItem[str]) -> str:
+        if item.type not in OURS:
+            return f"{item.type},"
         help_ = "\t" + " ".join((item.help or "").split()) if item.type == "plain" else ""
         return f"{item.type},{item.value}{help_}"
 
@@ -208,6 +242,8 @@ class Fish(_Shell, FishComplete):
     source_template = _FISH
 
     def format_completion(self, item: CompletionItem[str]) -> str:
+        if item.type not in OURS:
+            return f"{item.type},"
         help_ = "\t" + " ".join(item.help.split()) if item.help else ""
         return f"{item.type},{self.before_value()}{item.value}{help_}"
 

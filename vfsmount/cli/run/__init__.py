@@ -43,7 +43,7 @@ class RunCommand(click.Command):
     def _split(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:
         """Options with their values, and what begins with the first word that is none; "--" ends them."""
         values, _, _ = self.make_parser(ctx).parse_args(list(args))
-        words = values["words"]
+        words = values.get("words")  # not there where completion waits for the value of an option
         cut = len(args) - (len(words) if isinstance(words, list | tuple) else 0)
         return args[:cut], args[cut:]
 
