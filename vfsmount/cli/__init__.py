@@ -21,6 +21,7 @@ from vfsmount.cli.exit_codes import INTERRUPTED, QUOTA, READER_GONE, exit_code
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+_OF_STDOUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _COMPLETE = "_VFSMOUNT_COMPLETE"  # set by a shell whose user pressed TAB
 
 
@@ -140,14 +141,12 @@ def _run(words: list[str]) -> int:
 def _stdout_failed(error: OSError) -> int:
     """The exit status where what we say cannot be written, because its reader has ended or the disk is full.
 
+    Errors of files have their names, and those of the network and of our own files are `VfsError`.
+
     Raises:
         OSError: it was about something else.
     """
-    try:
-        sys.stdout.flush()
-    except OSError as e:
-        error = e
-    else:
+    if error.filename is not None or error.errno not in _OF_STDOUT:
         raise error
     # Python flushes once more at its end, to where it can.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

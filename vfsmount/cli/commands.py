@@ -25,7 +25,7 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "log-level": ("vfsmount.cli.log_level", "Have a running mount log more, or less."),
         "refresh": ("vfsmount.cli.refresh", "Believe nothing that was learnt before now of what is mounted."),
         "warmup": ("vfsmount.cli.warmup", "Fetch files into the cache on disk before they are read."),
-        "pin": ("vfsmount.cli.pin", "Fetch files and keep them on disk, also for when the server is away."),
+        "pin": ("vfsmount.cli.pin", "Fetch files and keep them on disk for when the server is away."),
         "unpin": ("vfsmount.cli.unpin", "Let pinned files go when the cache needs their room."),
         "profile": ("vfsmount.cli.profile", "Show where a mount's time went, from its access log."),
         "cache": ("vfsmount.cli.cache", "Look at, empty or check what is kept on disk of what was read."),

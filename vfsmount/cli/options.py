@@ -27,12 +27,13 @@ _HELP: dict[str, tuple[str, str]] = {
     "profile": ("NAME", "Profile of config.toml (VFSMOUNT_PROFILE, else its default_profile)."),
 }
 _KINDS = {"secret_key_file": kinds.FILE, "profile": kinds.PROFILE}
+OPTION_NAMES = (*_HELP, "insecure")  # of the parameters
 _VARIABLES = {s.key: s.name for s in SETTINGS}
 
 
 def flags_of(params: Mapping[str, Any]) -> Flags:
     """What was given of the options, among the parameters of a command that is not run (completion)."""
-    return {key: params.get(key) for key in (*_HELP, "insecure")}
+    return {key: params.get(key) for key in OPTION_NAMES}
 
 
 def api_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +54,7 @@ def api_options_but(
         without: keys that the command takes itself.
         short: key → another spelling of its option.
     """
-    keys = [key for key in (*_HELP, "insecure") if key not in without]
+    keys = [key for key in OPTION_NAMES if key not in without]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

@@ -212,10 +212,9 @@ class _Bar:
     """A progress bar where somebody looks, nothing elsewhere."""
 
     def __init__(self, stack: ExitStack) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        console = Console(stderr=True)
+        console = show.stderr_console()
         columns = (BarColumn(), TextColumn("{task.fields[left]}"))
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = stack.enter_context(self._progress).add_task("", total=None, left="")

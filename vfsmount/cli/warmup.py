@@ -111,7 +111,6 @@ class _Progress:
     """A progress bar where somebody looks; elsewhere a line now and then."""
 
     def __init__(self, stack: ExitStack) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             DownloadColumn,
@@ -121,7 +120,7 @@ class _Progress:
             TransferSpeedColumn,
         )
 
-        console = Console(stderr=True)
+        console = show.stderr_console()
         self._is_bar = console.is_terminal
         columns = (
             BarColumn(),

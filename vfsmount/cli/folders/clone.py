@@ -158,11 +158,10 @@ async def _is_over(client: Client, source: Folder, target: Folder) -> bool:
 
 def _bar(text: str) -> Progress:
     """A bar where somebody looks, nothing elsewhere."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
-    console = Console(stderr=True)
+    console = show.stderr_console()
     # Whatever the names are, the bar and the time keep their room.
     what = TextColumn(
         "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
