@@ -16,6 +16,7 @@ from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.mounting import VFSMOUNT, Mounted, clean_environment
 from tests.support.reference import leaves
+from vfsmount.config_sources import SETTINGS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 
