@@ -6,13 +6,23 @@ pyfuse3. `main` is the one place that turns errors into exit codes.
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from vfsmount import __version__
 from vfsmount.cli.commands import CHAPTERS, COMMANDS, load, vfolder
-from vfsmount.cli.exit_codes import exit_code
+from vfsmount.cli.exit_codes import INTERRUPTED, QUOTA, READER_GONE, exit_code
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+_OF_STDOUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_COMPLETE = "_VFSMOUNT_COMPLETE"  # set by a shell whose user pressed TAB
 
 
 class DefaultGroup(click.Group):
@@ -29,8 +39,21 @@ class DefaultGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"-h", "--help", "--version", "vfolder"}
         if args and args[0] not in COMMANDS and args[0] not in own:
+            if not ctx.resilient_parsing:
+                refuse_mistyped(args[0], ctx)
             args = ["mount", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        lines = {name: line for name, (_, line) in COMMANDS.items()} | {
+            "vfolder": vfolder.get_short_help_str()
+        }
+        found = [CompletionItem(name, help=lines[name]) for name in lines if name.startswith(incomplete)]
+        return [*found, CompletionItem(incomplete, type="dir")]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for chapter, commands in CHAPTERS.items():
@@ -54,18 +77,56 @@ def app() -> None:
     """
 
 
+def refuse_mistyped(word: str, ctx: click.Context) -> None:
+    """Let a first word pass that may be meant as a mountpoint.
+
+    A new directory is made to mount on, so a mistyped command would become one. What has a slash, is
+    there already or looks like no command is taken as it is.
+
+    Raises:
+        UsageError: names what may be meant.
+    """
+    from vfsmount.cli.mistyped import alike
+
+    if word.startswith("-") or "/" in word or os.path.lexists(word):
+        return
+    if names := alike(word, [*COMMANDS, "vfolder"]):
+        raise click.UsageError(
+            f"there is no command {word!r}, and no directory. Did you mean {' or '.join(names)}? "
+            f"To mount on a new directory of that name: vfsmount ./{word}",
+            ctx,
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (docs/exit-codes.md)."""
+    if _COMPLETE in os.environ:
+        from vfsmount.cli.completion.entry import run
+
+        return run()
     try:
-        result = app.main(
-            args=list(argv) if argv is not None else None, prog_name="vfsmount", standalone_mode=False
-        )
+        status = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except OSError as e:
+        return _stdout_failed(e)
+    return status
+
+
+def _run(words: list[str]) -> int:
+    try:
+        # Not app.main(), which gives a closed pipe a status of its own.
+        with app.make_context("vfsmount", words.copy()) as ctx:
+            result = app.invoke(ctx)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as e:
         return e.exit_code
-    except click.Abort:
-        click.echo("vfsmount: stopped", err=True)
-        return 130
+    except (click.Abort, KeyboardInterrupt, EOFError) as e:
+        from vfsmount.cli.interrupted import how_to_go_on
+
+        if isinstance(e, KeyboardInterrupt) and sys.stderr.isatty():
+            click.echo(err=True)  # behind the terminal's ^C
+        click.echo(f"vfsmount: stopped{how_to_go_on(words)}", err=True)
+        return INTERRUPTED
     except click.ClickException as e:
         e.show()
         return e.exit_code
@@ -75,3 +136,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         click.echo(f"vfsmount: {e}", err=True)
         return code
+
+
+def _stdout_failed(error: OSError) -> int:
+    """The exit status where what we say cannot be written, because its reader has ended or the disk is full.
+
+    Errors of files have their names, and those of the network and of our own files are `VfsError`.
+
+    Raises:
+        OSError: it was about something else.
+    """
+    if error.filename is not None or error.errno not in _OF_STDOUT:
+        raise error
+    # Python flushes once more at its end, to where it can.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return READER_GONE  # without a word, as programs that SIGPIPE ends
+    click.echo(f"vfsmount: standard output: {error.strerror}", err=True)
+    return QUOTA

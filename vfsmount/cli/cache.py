@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,36 +30,47 @@ def command() -> None:
 
 @command.command("info")
 @_directory
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@show.json_option
 def info(cache_dir: Path | None, as_json: bool) -> None:
     """Show where the cache is, how much is in it and how much may be."""
     with _opened(cache_dir) as (root, cache):
         report = _report(root, cache)
-    click.echo(json.dumps(report, indent=2) if as_json else _as_lines(report))
+    if as_json:
+        show.as_json(report)
+    else:
+        click.echo(_as_lines(report))
 
 
 @command.command("clear")
 @_directory
-def clear(cache_dir: Path | None) -> None:
+@show.json_option
+def clear(cache_dir: Path | None, as_json: bool) -> None:
     """Remove everything from the cache, what is pinned included.
 
     What is read next is fetched again. Nothing that waits to be sent is touched.
     """
     with _opened(cache_dir) as (_, cache):
         freed = cache.clear() if cache else 0
-    click.echo(f"{_mib(freed)} freed")
+    if as_json:
+        show.as_json({"freed": freed})
+    else:
+        click.echo(f"{_mib(freed)} freed")
 
 
 @command.command("verify")
 @_directory
-def verify(cache_dir: Path | None) -> None:
+@show.json_option
+def verify(cache_dir: Path | None, as_json: bool) -> None:
     """Read the whole cache and remove blocks whose checksums do not fit.
 
     A mount does the same with each block it reads, so this is never needed for its sake.
     """
     with _opened(cache_dir) as (_, cache):
         checked, bad = cache.verify() if cache else (0, 0)
-    click.echo(f"{checked} blocks checked, {bad} bad{' and removed' if bad else ''}")
+    if as_json:
+        show.as_json({"checked": checked, "bad": bad})
+    else:
+        click.echo(f"{checked} blocks checked, {bad} bad{' and removed' if bad else ''}")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "log-level": ("vfsmount.cli.log_level", "Have a running mount log more, or less."),
         "refresh": ("vfsmount.cli.refresh", "Believe nothing that was learnt before now of what is mounted."),
         "warmup": ("vfsmount.cli.warmup", "Fetch files into the cache on disk before they are read."),
-        "pin": ("vfsmount.cli.pin", "Fetch files and keep them on disk, also for when the server is away."),
+        "pin": ("vfsmount.cli.pin", "Fetch files and keep them on disk for when the server is away."),
         "unpin": ("vfsmount.cli.unpin", "Let pinned files go when the cache needs their room."),
         "profile": ("vfsmount.cli.profile", "Show where a mount's time went, from its access log."),
         "cache": ("vfsmount.cli.cache", "Look at, empty or check what is kept on disk of what was read."),
@@ -73,6 +73,10 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "login": ("vfsmount.cli.login", "Log in through a webserver (session mode)."),
         "logout": ("vfsmount.cli.logout", "Forget the session-mode login."),
         "config": ("vfsmount.cli.config_cmd", "Show the settings in force, secrets masked."),
+        "completion": (
+            "vfsmount.cli.completion.command",
+            "Print the script that teaches a shell to complete.",
+        ),
         "serve": ("vfsmount.cli.serve", "Run the embedded Backend.AI-compatible server."),
     },
 }

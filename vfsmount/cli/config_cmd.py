@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import click
 
 from vfsmount import log
 from vfsmount.cli.options import Flags, api_options
+from vfsmount.cli.show import as_json as print_json
+from vfsmount.cli.show import json_option
 from vfsmount.config import ApiSettings, build, get_value
 from vfsmount.config_sources import SETTINGS, Found, Places, read_layers
 from vfsmount.errors import AuthFailed, ConfigError
@@ -28,7 +29,7 @@ def command(ctx: click.Context) -> None:
 
 
 @command.command("show")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@json_option
 @api_options
 def show(as_json: bool, flags: Flags) -> None:
     """Show every setting with its value and where it comes from; secrets are masked.
@@ -45,7 +46,10 @@ def show(as_json: bool, flags: Flags) -> None:
     except ConfigError as e:
         problem = str(e)
     report = describe(found, where.config_file, problem, settings)
-    click.echo(json.dumps(report, indent=2) if as_json else as_lines(report))
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(as_lines(report))
     if problem:
         raise ConfigError(problem)
 

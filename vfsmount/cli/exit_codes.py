@@ -16,7 +16,7 @@ DENIED = 8  # the server refuses this user this operation, or what is named is r
 CONFLICT = 9  # the name is taken, the directory not empty, or somebody else was faster
 QUOTA = 10  # no room: the server's quota, or a disk here
 INTERRUPTED = 130  # Ctrl-C
-READER_GONE = 141  # of cat: nobody reads its output any more, as SIGPIPE would tell
+READER_GONE = 141  # nobody reads the output any more, as SIGPIPE would tell
 
 _BY_CLASS: tuple[tuple[type[errors.VfsError], int], ...] = (
     (errors.ConfigError, USAGE),

@@ -8,10 +8,11 @@ from __future__ import annotations
 import click
 
 from vfsmount import health
+from vfsmount.cli.completion import kinds
 
 
 @click.command("health")
-@click.argument("mountpoint", required=False, type=str)
+@click.argument("mountpoint", required=False, type=kinds.MOUNT)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from vfsmount import places
+from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.errors import MountError
 from vfsmount.log import LEVELS
 
@@ -15,9 +17,10 @@ _ANSWER_S = 10.0
 
 
 @click.command("log-level")
-@click.argument("words", nargs=-1, required=True, metavar="[MOUNTPOINT] LEVEL")
+@click.argument("words", nargs=-1, required=True, type=kinds.MOUNT_THEN_LEVEL, metavar="[MOUNTPOINT] LEVEL")
+@show.json_option
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
-def command(words: tuple[str, ...], state_dir: Path | None) -> None:
+def command(words: tuple[str, ...], as_json: bool, state_dir: Path | None) -> None:
     """Have the mount on MOUNTPOINT log from LEVEL on: debug, info, warning or error.
 
     It holds until the mount ends. Where the log goes does not change (--log-file of the mount, else
@@ -37,4 +40,8 @@ def command(words: tuple[str, ...], state_dir: Path | None) -> None:
         answer = next(ask(record, {"op": "log-level", "level": level}, time.monotonic() + _ANSWER_S))
     except TimeoutError:
         raise MountError(f"the mount on {record.mountpoint} does not answer") from None
-    click.echo(f"{record.mountpoint}: {answer['level'].lower()} (was {answer['was'].lower()})")
+    now, was = answer["level"].lower(), answer["was"].lower()
+    if as_json:
+        show.as_json({"mountpoint": record.mountpoint, "level": now, "was": was})
+    else:
+        click.echo(f"{record.mountpoint}: {now} (was {was})")

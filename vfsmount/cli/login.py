@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import trio
 
+from vfsmount.cli import show
 from vfsmount.cli.ask import ask
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.config import ApiSettings, load_login_settings
@@ -14,8 +15,9 @@ from vfsmount.login_file import Login, write_login
 
 @click.command("login")
 @click.option("--user", metavar="ID", help="User id, mostly an e-mail address. [BACKEND_USER]")
+@show.json_option
 @api_options
-def command(user: str | None, flags: Flags) -> None:
+def command(user: str | None, as_json: bool, flags: Flags) -> None:
     """Log in through a webserver (session mode) and keep the login for mounts.
 
     The password is asked for, or taken from BACKEND_PASSWORD; a one-time password is asked for
@@ -25,7 +27,10 @@ def command(user: str | None, flags: Flags) -> None:
     username = user or ask("User ID", "BACKEND_USER")
     cookie = fetch_cookie(settings, username, ask("Password", "BACKEND_PASSWORD", hidden=True))
     write_login(path, Login(settings.endpoints[0], cookie, username))
-    click.echo(f"Logged in at {settings.endpoints[0]} as {username}.")
+    if as_json:
+        show.as_json({"endpoint": settings.endpoints[0], "user": username})
+    else:
+        click.echo(f"Logged in at {settings.endpoints[0]} as {username}.")
 
 
 def fetch_cookie(settings: ApiSettings, username: str, password: str) -> str:

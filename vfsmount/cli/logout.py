@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import trio
 
+from vfsmount.cli import show
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.config import load_login_settings
 from vfsmount.errors import AuthFailed
@@ -12,15 +13,16 @@ from vfsmount.login_file import read_login, remove_login
 
 
 @click.command("logout")
+@show.json_option
 @api_options
-def command(flags: Flags) -> None:
+def command(as_json: bool, flags: Flags) -> None:
     """Forget the session-mode login.
 
     The stored login is removed even when the server cannot be told; the exit status then says so.
     """
     settings, path = load_login_settings(flags)
     if not path.exists():
-        click.echo(f"Nobody is logged in at {settings.endpoints[0]}.")
+        _tell(settings.endpoints[0], False, as_json)
         return
     try:
         login = read_login(path)
@@ -32,4 +34,11 @@ def command(flags: Flags) -> None:
         pass  # the server has forgotten the login already, which is what was asked for
     finally:
         remove_login(path)
-    click.echo(f"Logged out at {settings.endpoints[0]}.")
+    _tell(settings.endpoints[0], True, as_json)
+
+
+def _tell(endpoint: str, ended: bool, as_json: bool) -> None:
+    if as_json:
+        show.as_json({"endpoint": endpoint, "logged_out": ended})
+    else:
+        click.echo(f"{'Logged out' if ended else 'Nobody is logged in'} at {endpoint}.")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vfsmount import log, places
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import MOUNT, OK, UNSENT
 from vfsmount.cli.mount_options import parse_mount_options
 from vfsmount.cli.options import Flags, api_options
@@ -79,10 +80,17 @@ class Octal(click.ParamType[int]):
 
 
 @click.command("mount")
-@click.argument("mountpoint", type=str)
+@click.argument("mountpoint", type=kinds.DIRECTORY)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option("--read-only", is_flag=True, help="Refuse every change before anything is sent.")
-@click.option("--folder", "folders", multiple=True, metavar="NAME", help="Show this folder only; repeatable.")
+@click.option(
+    "--folder",
+    "folders",
+    multiple=True,
+    type=kinds.FOLDER,
+    metavar="NAME",
+    help="Show this folder only; repeatable.",
+)
 @click.option("--uid", type=int, help="Owner of what no other user made here. [you]")
 @click.option("--gid", type=int, help="Its group. [yours]")
 @click.option("--umask", type=Octal(), default="022", show_default=True, help="Permission bits to take away.")

@@ -188,10 +188,9 @@ class _Notice:
             return
         text = f"waiting until {_files(*left)} of {mount.record.mountpoint} are on the server"
         if self._status is None and not self._said:
-            from rich.console import Console
             from rich.text import Text
 
-            console = Console(stderr=True)
+            console = show.stderr_console()
             if console.is_terminal:
                 self._status = self._stack.enter_context(console.status(Text(text)))
             else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from vfsmount.cli.completion import kinds
 from vfsmount.config_sources import SETTINGS
 
 Flags = Mapping[str, str | None]
@@ -25,7 +26,14 @@ _HELP: dict[str, tuple[str, str]] = {
     "read_timeout": ("SECONDS", "Limit between received bytes; 0 means none of your own."),
     "profile": ("NAME", "Profile of config.toml (VFSMOUNT_PROFILE, else its default_profile)."),
 }
+_KINDS = {"secret_key_file": kinds.FILE, "profile": kinds.PROFILE}
+OPTION_NAMES = (*_HELP, "insecure")  # of the parameters
 _VARIABLES = {s.key: s.name for s in SETTINGS}
+
+
+def flags_of(params: Mapping[str, Any]) -> Flags:
+    """What was given of the options, among the parameters of a command that is not run (completion)."""
+    return {key: params.get(key) for key in OPTION_NAMES}
 
 
 def api_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,7 +54,7 @@ def api_options_but(
         without: keys that the command takes itself.
         short: key → another spelling of its option.
     """
-    keys = [key for key in (*_HELP, "insecure") if key not in without]
+    keys = [key for key in OPTION_NAMES if key not in without]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -64,9 +72,10 @@ def api_options_but(
             metavar, text = _HELP[key]
             variable = f" [{_VARIABLES[key]}]" if key in _VARIABLES else ""
             names = [*([short[key]] if key in short else []), f"--{key.replace('_', '-')}"]
-            decorated = click.option(*names, key, metavar=metavar, default=None, help=text + variable)(
-                decorated
+            option = click.option(
+                *names, key, metavar=metavar, type=_KINDS.get(key), default=None, help=text + variable
             )
+            decorated = option(decorated)
         return decorated
 
     return decorate

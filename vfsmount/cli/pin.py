@@ -9,11 +9,12 @@ import click
 
 from vfsmount import places
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.errors import MountError
 
 
 @click.command("pin")
-@click.argument("paths", nargs=-1, type=str)
+@click.argument("paths", nargs=-1, type=kinds.ON_MOUNT)
 @click.option("--recursive", "-r", is_flag=True, help="With all that is below directories.")
 @click.option("--list", "listing", is_flag=True, help="Show what is pinned in the folders of your mounts.")
 @click.option("--json", "as_json", is_flag=True, help="What the mount says as JSON objects, one a line.")

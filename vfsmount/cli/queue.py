@@ -10,6 +10,7 @@ import click
 
 from vfsmount import places
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.errors import MountError
 
 _ANSWER_S = 30.0
@@ -17,7 +18,7 @@ SHOWN = 100
 
 
 @click.command("queue")
-@click.argument("mountpoint", required=False, type=str)
+@click.argument("mountpoint", required=False, type=kinds.MOUNT)
 @show.json_option
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(mountpoint: str | None, as_json: bool, state_dir: Path | None) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vfsmount import places
+from vfsmount.cli.completion import kinds
 from vfsmount.errors import MountError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("refresh")
-@click.argument("paths", nargs=-1, type=str)
+@click.argument("paths", nargs=-1, type=kinds.ON_MOUNT)
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(paths: tuple[str, ...], state_dir: Path | None) -> None:
     """Have mounts forget what they know of PATHs and of what is below them.

@@ -72,10 +72,26 @@ def stdout_console() -> Any:
     """A `rich.console.Console` on stdout that adds nothing of its own."""
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # as it is, where rich would end the program with a status of its own
+
+    console = Output(
+        highlight=False, markup=False, emoji=False, soft_wrap=True, force_terminal=sys.stdout.isatty()
+    )
     if not console.is_terminal:
         console.width = _WIDE
     return console
+
+
+def stderr_console() -> Any:
+    """A `rich.console.Console` on stderr, for what moves; a terminal only where one is.
+
+    FORCE_COLOR, which many CI systems set, would have bars in log files.
+    """
+    from rich.console import Console
+
+    return Console(stderr=True, force_terminal=sys.stderr.isatty())
 
 
 def as_json(value: object) -> None:

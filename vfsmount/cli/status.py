@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount import places
+from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import FAILED, MOUNT, OK, UNSENT
 from vfsmount.cli.status_view import SHOWN, View
 from vfsmount.errors import LocalIOError, MountError
@@ -22,8 +23,8 @@ _ANSWER_S = 10.0
 
 
 @click.command("status")
-@click.argument("mountpoints", nargs=-1, type=str)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object; docs/status.md has its keys.")
+@click.argument("mountpoints", nargs=-1, type=kinds.MOUNT)
+@show.json_option
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
 def command(mountpoints: tuple[str, ...], as_json: bool, state_dir: Path | None) -> int:
     """Show what running mounts have not sent yet, errors, conflicts and budgets.
@@ -34,7 +35,7 @@ def command(mountpoints: tuple[str, ...], as_json: bool, state_dir: Path | None)
     state = (state_dir or places.state_dir()).absolute()
     report = _report(_records(mountpoints, state), state, everything=not mountpoints, as_json=as_json)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        show.as_json(report)
     else:
         View().report(report, state)
     if any("error" in mount for mount in report["mounts"]):

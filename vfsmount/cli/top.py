@@ -16,6 +16,7 @@ import click
 
 from vfsmount import places
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.errors import MountError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _QUIT = b"qQ\x03\x04"
 
 
 @click.command("top")
-@click.argument("mountpoint", required=False, type=str)
+@click.argument("mountpoint", required=False, type=kinds.MOUNT)
 @click.option("--once", is_flag=True, help="Look for one interval, print what was seen, end.")
 @click.option(
     "--interval",

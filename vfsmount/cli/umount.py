@@ -13,6 +13,7 @@ import click
 
 from vfsmount import places
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import OK, UNSENT
 from vfsmount.errors import MountError
 
@@ -25,7 +26,7 @@ _ENDS_WITHIN_S = 30.0  # of a daemon that was told to; the session itself linger
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=str)  # click.Path would look at it, and wait for what hangs
+@click.argument("mountpoint", type=kinds.MOUNT)  # click.Path would look at it, and wait for what hangs
 @click.option("--lazy", is_flag=True, help="Take it out of the tree at once, though programs still use it.")
 @click.option(
     "--timeout",
@@ -34,8 +35,9 @@ _ENDS_WITHIN_S = 30.0  # of a daemon that was told to; the session itself linger
     show_default=True,
     help="Seconds to wait for the rest to be sent.",
 )
+@show.json_option
 @click.option("--state-dir", type=click.Path(), help="As given to the mount.")
-def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) -> int:
+def command(mountpoint: str, lazy: bool, timeout: float, as_json: bool, state_dir: str | None) -> int:
     """Unmount MOUNTPOINT and return when everything is on the server.
 
     Exit status 6: something could not be sent; it is named, with the place that keeps it.
@@ -71,7 +73,11 @@ def command(mountpoint: str, lazy: bool, timeout: float, state_dir: str | None) 
             "this state directory sends the rest"
         )
     records.remove(path)
-    if record is None or not record.unsent:
+    unsent = record.unsent if record is not None else ()
+    if as_json:
+        left = [{"name": name, "kept_at": kept_at} for name, kept_at in unsent]
+        show.as_json({"mountpoint": path, "everything_sent": not left, "unsent": left})
+    if record is None or not unsent:
         return OK
     for name, kept_at in record.unsent[:_NAMED]:
         click.echo(

@@ -17,6 +17,7 @@ import click
 
 from vfsmount import places
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import OK, UNSENT
 from vfsmount.errors import MountError
 
@@ -28,10 +29,11 @@ _NO_ANSWER = {errno.ENOTCONN, errno.ECONNABORTED}  # of a mount whose daemon die
 
 
 @click.command("wait")
-@click.argument("paths", nargs=-1, type=str)
+@click.argument("paths", nargs=-1, type=kinds.ON_MOUNT)
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to wait. [as long as it takes]")
+@show.json_option
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
-def command(paths: tuple[str, ...], timeout: float | None, state_dir: Path | None) -> int:
+def command(paths: tuple[str, ...], timeout: float | None, as_json: bool, state_dir: Path | None) -> int:
     """Wait until everything below PATHS is on the server, verified.
 
     Without PATHS: everything on all mounts of yours. What is changed after the command began is not
@@ -41,14 +43,31 @@ def command(paths: tuple[str, ...], timeout: float | None, state_dir: Path | Non
 
     state = (state_dir or places.state_dir()).absolute()
     deadline = None if timeout is None else time.monotonic() + timeout
+    told = _Told()
     if paths:
-        barriers, elsewhere = _sort_out(paths, state)
+        barriers, elsewhere = _sort_out(paths, state, told)
     else:
-        barriers, elsewhere = [_Barrier(record, []) for record in live_mounts(state)], []
+        barriers, elsewhere = [_Barrier(record, [], told) for record in live_mounts(state)], []
     code = _wait_for(barriers, deadline)
     for path in elsewhere:
-        code = max(code, _wait_in_band(path, deadline))
-    return code if paths else max(code, _left_behind(state))
+        code = max(code, _wait_in_band(path, deadline, told))
+    if not paths:
+        code = max(code, _left_behind(state, told))
+    if as_json:
+        show.as_json({"everything_sent": code == OK, "unsent": told.rows})
+    return code
+
+
+class _Told:
+    """What is not on the server and why, told as it turns out."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, str]] = []
+
+    def add(self, path: str, reason: str, sentence: str) -> None:
+        """A file, or a mount as a whole."""
+        show.say(sentence)
+        self.rows.append({"path": path, "reason": reason})
 
 
 @dataclass(slots=True)
@@ -62,6 +81,7 @@ class _Barrier:
 
     record: MountRecord
     below: list[str]
+    told: _Told
     left: tuple[int, int] | None = None
 
     def run(self, deadline: float | None) -> Iterator[int | None]:
@@ -81,16 +101,22 @@ class _Barrier:
                 yield None
         except TimeoutError:
             left = "it has not answered" if self.left is None else f"{_left(*self.left)} not on the server"
-            show.say(f"{self.record.mountpoint}: time is up: {left}")
+            mountpoint = self.record.mountpoint
+            self.told.add(mountpoint, f"time is up: {left}", f"{mountpoint}: time is up: {left}")
             yield UNSENT
 
     def _failed(self, failed: list[dict[str, Any]], files: int) -> int:
         mountpoint = self.record.mountpoint
         for f in failed:
-            show.say(f"not on the server: {os.path.join(mountpoint, f['name']).rstrip('/')} ({f['reason']})")
+            path = os.path.join(mountpoint, f["name"]).rstrip("/")
+            self.told.add(path, f["reason"], f"not on the server: {path} ({f['reason']})")
         if not failed:
             left = "1 file" if files == 1 else f"{files} files"
-            show.say(f"the mount on {mountpoint} ended with {left} unsent; the next one goes on with them")
+            self.told.add(
+                mountpoint,
+                f"ended with {left} unsent",
+                f"the mount on {mountpoint} ended with {left} unsent; the next one goes on with them",
+            )
         return UNSENT
 
 
@@ -115,7 +141,7 @@ def _wait_for(barriers: list[_Barrier], deadline: float | None) -> int:
     return max(codes)
 
 
-def _sort_out(paths: tuple[str, ...], state: Path) -> tuple[list[_Barrier], list[str]]:
+def _sort_out(paths: tuple[str, ...], state: Path, told: _Told) -> tuple[list[_Barrier], list[str]]:
     """Paths by mount, and those on mounts whose records are not here (in a container, say)."""
     from vfsmount.cli.control import mount_of
     from vfsmount.fuse.mountpoint import FS_TYPE, mounted_type
@@ -126,7 +152,7 @@ def _sort_out(paths: tuple[str, ...], state: Path) -> tuple[list[_Barrier], list
         found = mount_of(path, state)
         if found is not None:
             record, below = found
-            by_mount.setdefault(record.mountpoint, _Barrier(record, [])).below.append(below)
+            by_mount.setdefault(record.mountpoint, _Barrier(record, [], told)).below.append(below)
             continue
         full = Path(os.path.realpath(path))
         kinds = (mounted_type(str(p)) for p in (full, *full.parents))
@@ -136,7 +162,7 @@ def _sort_out(paths: tuple[str, ...], state: Path) -> tuple[list[_Barrier], list
     return list(by_mount.values()), elsewhere
 
 
-def _wait_in_band(path: str, deadline: float | None) -> int:
+def _wait_in_band(path: str, deadline: float | None, told: _Told) -> int:
     """As a program without our records may: the mount answers the attribute when it is done.
 
     In a process of its own, because ours could not be ended while it waits. Reading the attribute, not
@@ -152,26 +178,28 @@ def _wait_in_band(path: str, deadline: float | None) -> int:
         number = child.wait(left_s)
     except subprocess.TimeoutExpired:
         child.kill()
-        show.say(f"{path}: time is up; it is not on the server")
+        told.add(path, "time is up", f"{path}: time is up; it is not on the server")
         return UNSENT
     if number in _NO_ANSWER:
         raise MountError(f"the mount that {path} is on has died; mount again to send what is left")
     if number == errno.ENOENT:
         raise MountError(f"{path} does not exist")
     if number:
-        show.say(f"not on the server: {path} ({os.strerror(number)})")
+        told.add(path, os.strerror(number), f"not on the server: {path} ({os.strerror(number)})")
     return UNSENT if number else OK
 
 
-def _left_behind(state: Path) -> int:
+def _left_behind(state: Path, told: _Told) -> int:
     from vfsmount.store.leftovers import leftovers
 
     left = leftovers(state)
     if not left.unsent and not left.removals:
         return OK
-    show.say(
+    told.add(
+        str(state),
+        f"{len(left.unsent)} files and {left.removals} removals of mounts that ended",
         f"{len(left.unsent)} files and {left.removals} removals of mounts that ended are not on the server; "
-        "mount again to send them, 'vfsmount status' names them"
+        "mount again to send them, 'vfsmount status' names them",
     )
     return UNSENT
 
@@ -184,10 +212,9 @@ class _Bar:
     """A progress bar where somebody looks, nothing elsewhere."""
 
     def __init__(self, stack: ExitStack) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        console = Console(stderr=True)
+        console = show.stderr_console()
         columns = (BarColumn(), TextColumn("{task.fields[left]}"))
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = stack.enter_context(self._progress).add_task("", total=None, left="")

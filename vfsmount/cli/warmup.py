@@ -13,6 +13,7 @@ import click
 
 from vfsmount import places
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import FAILED, OK, UNREACHABLE
 from vfsmount.errors import MountError
 
@@ -24,7 +25,7 @@ _NAMED = 20
 
 
 @click.command("warmup")
-@click.argument("paths", nargs=-1, type=str, required=True)
+@click.argument("paths", nargs=-1, type=kinds.ON_MOUNT, required=True)
 @click.option("--recursive", "-r", is_flag=True, help="With all that is below directories.")
 @click.option("--json", "as_json", is_flag=True, help="What the mount says as JSON objects, one a line.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mount.")
@@ -110,7 +111,6 @@ class _Progress:
     """A progress bar where somebody looks; elsewhere a line now and then."""
 
     def __init__(self, stack: ExitStack) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             DownloadColumn,
@@ -120,7 +120,7 @@ class _Progress:
             TransferSpeedColumn,
         )
 
-        console = Console(stderr=True)
+        console = show.stderr_console()
         self._is_bar = console.is_terminal
         columns = (
             BarColumn(),

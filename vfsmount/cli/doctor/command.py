@@ -16,6 +16,7 @@ import click
 
 from vfsmount import log, places
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import FAILED, OK
 from vfsmount.cli.options import Flags, api_options
 
@@ -30,7 +31,7 @@ _SIGNS = {"ok": ("âœ“", "ok", "green"), "warn": ("!", "!", "yellow"), "bad": ("â
 
 
 @click.command("doctor")
-@click.argument("mountpoint", required=False, type=str)
+@click.argument("mountpoint", required=False, type=kinds.MOUNT)
 @show.json_option
 @click.option("--allow-other", is_flag=True, help="Check what a mount with --allow-other needs, too.")
 @click.option(

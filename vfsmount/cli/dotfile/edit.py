@@ -28,8 +28,9 @@ _USUAL = ("sensible-editor", "vi", "nano")
 
 @click.command("edit")
 @click.argument("path")
+@show.json_option
 @scope_options
-def edit(path: str, scope: Scope, flags: Flags) -> None:
+def edit(path: str, as_json: bool, scope: Scope, flags: Flags) -> None:
     """Change the dotfile at PATH in your editor ($VISUAL, else $EDITOR).
 
     It is sent when the editor has ended and something is changed. Where somebody else was faster, or
@@ -60,7 +61,10 @@ def edit(path: str, scope: Scope, flags: Flags) -> None:
             show.say(f"what you edited is in {copy}")
         raise
     shutil.rmtree(directory, ignore_errors=True)
-    show.say(f"updated {path}" if sent else f"{path} is unchanged")
+    if as_json:
+        show.as_json({"path": path, "changed": sent})
+    else:
+        show.say(f"updated {path}" if sent else f"{path} is unchanged")
 
 
 def _edited(editor: list[str], copy: Path, before: bytes) -> bool:

@@ -55,8 +55,9 @@ def get(path: str, as_json: bool, scope: Scope, flags: Flags) -> None:
 @click.command("delete")
 @click.argument("path")
 @click.option("-y", "--yes", "-f", "--force", "sure", is_flag=True, help="Do not ask.")
+@show.json_option
 @scope_options
-def delete(path: str, sure: bool, scope: Scope, flags: Flags) -> int:
+def delete(path: str, sure: bool, as_json: bool, scope: Scope, flags: Flags) -> int:
     """Remove the dotfile at PATH; sessions that run keep theirs."""
     from vfsmount.cli.dotfile.put import read
 
@@ -74,5 +75,8 @@ def delete(path: str, sure: bool, scope: Scope, flags: Flags) -> int:
         await client.delete_dotfile(path, scope)
 
     with_client(flags, work)
-    show.say(f"removed {path}")
+    if as_json:
+        show.as_json({"path": path})
+    else:
+        show.say(f"removed {path}")
     return OK

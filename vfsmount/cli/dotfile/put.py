@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from vfsmount.cli import show
-from vfsmount.cli.dotfile.scope import known, scope_options
+from vfsmount.cli.completion import kinds
+from vfsmount.cli.dotfile.scope import described, known, scope_options
 from vfsmount.cli.options import Flags
 from vfsmount.cli.remote import with_client
 from vfsmount.errors import LocalIOError, NotFound
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from vfsmount.api.dotfilerules import Packed
     from vfsmount.api.dotfiles import Dotfile, Scope
 
-_FILE = click.option("-f", "--file", "source", metavar="FILE", help="Content from FILE instead of stdin.")
+_FILE = click.option(
+    "-f", "--file", "source", metavar="FILE", type=kinds.FILE, help="Content from FILE instead of stdin."
+)
 # More than any dotfile may have, in the longest encoding of a character.
 _READ_MAX = 4 * (64 << 10) + 1
 
@@ -31,8 +34,9 @@ _READ_MAX = 4 * (64 << 10) + 1
     "--permission", "--perm", metavar="MODE", default="755", show_default=True, help="Three octal digits."
 )
 @_FILE
+@show.json_option
 @scope_options
-def create(path: str, permission: str, source: str | None, scope: Scope, flags: Flags) -> None:
+def create(path: str, permission: str, source: str | None, as_json: bool, scope: Scope, flags: Flags) -> None:
     """Add a dotfile: sessions find it at PATH below their home directory.
 
     The content comes from stdin, or from a file, and is kept byte for byte; it must be UTF-8 text.
@@ -53,15 +57,21 @@ def create(path: str, permission: str, source: str | None, scope: Scope, flags: 
         await client.create_dotfile(dotfile, scope)
 
     with_client(flags, work)
-    show.say(f"created {path} ({show.size(len(dotfile.data.encode()))}, {permission})")
+    if as_json:
+        show.as_json(described(dotfile))
+    else:
+        show.say(f"created {path} ({show.size(len(dotfile.data.encode()))}, {permission})")
 
 
 @click.command("update")
 @click.argument("path")
 @click.option("--permission", "--perm", metavar="MODE", help="Three octal digits. [as it was]")
 @_FILE
+@show.json_option
 @scope_options
-def update(path: str, permission: str | None, source: str | None, scope: Scope, flags: Flags) -> None:
+def update(
+    path: str, permission: str | None, source: str | None, as_json: bool, scope: Scope, flags: Flags
+) -> None:
     """Replace the dotfile at PATH.
 
     The content comes from stdin, or from a file, and is kept byte for byte; it must be UTF-8 text.
@@ -81,7 +91,10 @@ def update(path: str, permission: str | None, source: str | None, scope: Scope, 
         return new
 
     new = with_client(flags, work)
-    show.say(f"updated {path} ({show.size(len(data.encode()))}, {new.permission})")
+    if as_json:
+        show.as_json(described(new))
+    else:
+        show.say(f"updated {path} ({show.size(len(data.encode()))}, {new.permission})")
 
 
 async def read(client: Client, path: str, scope: Scope) -> Dotfile:

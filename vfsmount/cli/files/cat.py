@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import READER_GONE
 from vfsmount.cli.files.tree import Failures, Trees, with_trees
 from vfsmount.cli.options import Flags, api_options
@@ -18,7 +19,7 @@ from vfsmount.errors import LocalIOError, NoSpace, VfsError
 
 
 @click.command("cat")
-@click.argument("words", metavar="NAME PATH…", nargs=-1, required=True)
+@click.argument("words", metavar="NAME PATH…", nargs=-1, required=True, type=kinds.PLACES)
 @click.option("--offset", type=int, default=0, help="Begin at this byte; -N: N bytes before the end.")
 @click.option("--length", type=click.IntRange(min=0), help="At most so many bytes of each file.")
 @state_dir_option

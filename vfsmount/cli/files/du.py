@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.files.tree import Failures, Look, Trees, named, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
@@ -18,7 +19,7 @@ from vfsmount.values import Kind
 
 
 @click.command("du", context_settings={"help_option_names": ["--help"]})
-@click.argument("words", metavar="NAME [PATH]…", nargs=-1, required=True)
+@click.argument("words", metavar="NAME [PATH]…", nargs=-1, required=True, type=kinds.PLACES)
 @click.option("-s", "--summarize", is_flag=True, help="Only a total for each PATH.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Files, too, not only directories.")
 @click.option("-h", "--human-readable", "human", is_flag=True, help="Sizes as 1.5 MiB; else bytes.")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.files.tree import Failures, Look, Tree, Trees, named, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
@@ -36,7 +37,7 @@ _UPLOADS = b".upload"  # where the server gathers uploads, in every folder's roo
 
 
 @click.command("ls", context_settings={"help_option_names": ["--help"]})
-@click.argument("words", metavar="NAME [PATH]…", nargs=-1, required=True)
+@click.argument("words", metavar="NAME [PATH]…", nargs=-1, required=True, type=kinds.PLACES)
 @click.option("-l", "long", is_flag=True, help="Long form, which is the default.")
 @click.option("-1", "names_only", is_flag=True, help="Names only, one a line.")
 @click.option("-R", "--recursive", is_flag=True, help="Directories below, too.")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.files.tree import Failures, Tree, Trees, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
@@ -16,11 +18,12 @@ from vfsmount.errors import CrossFolder, VfsError
 
 
 @click.command("mv")
-@click.argument("words", metavar="NAME SRC… DST", nargs=-1, required=True)
+@click.argument("words", metavar="NAME SRC… DST", nargs=-1, required=True, type=kinds.PLACES)
 @click.option("-n", "--no-clobber", is_flag=True, help="Do not replace a file that is there.")
 @click.option("-T", "exact", is_flag=True, help="DST is the new name, never a directory to move into.")
 @click.option("-v", "--verbose", is_flag=True, help="Name what was moved.")
 @click.option("--unlisted", is_flag=True, help="As of 'vfsmount rm'.")
+@show.json_option
 @state_dir_option
 @api_options
 def command(
@@ -29,6 +32,7 @@ def command(
     exact: bool,
     verbose: bool,
     unlisted: bool,
+    as_json: bool,
     state_dir: Path,
     flags: Flags,
 ) -> int:
@@ -41,7 +45,9 @@ def command(
     if len(targets) < 2:
         raise click.UsageError("name what to move and where to: vfsmount mv NAME SRC DST")
     slashes = [word.endswith(("/", "/.")) for word in words[-len(targets) :]]
-    options = Options(replace=not no_clobber, exact=exact, verbose=verbose, unlisted=unlisted)
+    options = Options(
+        replace=not no_clobber, exact=exact, verbose=verbose, unlisted=unlisted, as_json=as_json
+    )
     return with_trees(flags, targets, state_dir, lambda trees: move_all(trees, targets, slashes, options))
 
 
@@ -59,6 +65,7 @@ class Options:
     exact: bool = False
     verbose: bool = False
     unlisted: bool = False
+    as_json: bool = False
 
 
 async def move_all(trees: Trees, targets: Sequence[Target], slashes: Sequence[bool], options: Options) -> int:
@@ -84,17 +91,21 @@ async def move_all(trees: Trees, targets: Sequence[Target], slashes: Sequence[bo
     paths = [target.path for target in targets]
     await tree.settle(paths)
     moved: list[str] = []
+    rows: list[dict[str, str]] = []
     for target, slash in zip(targets[:-1], slashes[:-1], strict=True):
         try:
             final = await _move(tree, target.path, slash, paths[-1], slashes[-1], len(targets) > 2, options)
         except VfsError as e:
-            failures.add("mv", e)
+            failures.add("mv", e, target.shown)
             continue
         moved += target.path, final
-        if options.verbose:
-            click.echo(f"{target.shown} -> {target.at(final).shown}")
+        rows.append({"folder": target.name, "from": target.path, "path": final})
+        if options.verbose and not options.as_json:
+            click.echo(show.printable(f"{target.shown} -> {target.at(final).shown}"))
     if moved:
         await tree.settled(moved)
+    if options.as_json:
+        show.as_json({"moved": rows, "failed": failures.as_json})
     return failures.code
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
-from vfsmount.cli.files.tree import Failures, Trees, grouped, with_trees
+from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
+from vfsmount.cli.files.tree import Failures, Trees, grouped, place, with_trees
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.target import Target, parse, state_dir_option
 from vfsmount.core.standing import check_removable
@@ -16,7 +18,7 @@ from vfsmount.values import Kind
 
 
 @click.command("rm")
-@click.argument("words", metavar="NAME PATH…", nargs=-1, required=True)
+@click.argument("words", metavar="NAME PATH…", nargs=-1, required=True, type=kinds.PLACES)
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Directories, too, with all that is in them.")
 @click.option("-f", "--force", is_flag=True, help="No error where nothing is there.")
 @click.option("-v", "--verbose", is_flag=True, help="Name what was removed.")
@@ -26,6 +28,7 @@ from vfsmount.values import Kind
     help="Remove also what the cut listing of its directory does not show. If it is a symlink that a "
     "session made, the server removes what it points to.",
 )
+@show.json_option
 @state_dir_option
 @api_options
 def command(
@@ -34,6 +37,7 @@ def command(
     force: bool,
     verbose: bool,
     unlisted: bool,
+    as_json: bool,
     state_dir: Path,
     flags: Flags,
 ) -> int:
@@ -48,15 +52,34 @@ def command(
         raise click.UsageError(
             "name what to remove: vfsmount rm NAME PATH ('vfsmount delete' is for folders)"
         )
-    return with_trees(
-        flags, targets, state_dir, lambda trees: _run(trees, targets, recursive, force, verbose, unlisted)
+    failures = Failures()
+    removed: list[Target] = []
+
+    def tell(target: Target) -> None:
+        removed.append(target)
+        if verbose and not as_json:
+            click.echo(show.printable(f"removed {target.shown}"))
+
+    with_trees(
+        flags,
+        targets,
+        state_dir,
+        lambda trees: _run(trees, targets, recursive, force, unlisted, tell, failures),
     )
+    if as_json:
+        show.as_json({"removed": [place(target) for target in removed], "failed": failures.as_json})
+    return failures.code
 
 
 async def _run(
-    trees: Trees, targets: Sequence[Target], recursive: bool, force: bool, verbose: bool, unlisted: bool
-) -> int:
-    failures = Failures()
+    trees: Trees,
+    targets: Sequence[Target],
+    recursive: bool,
+    force: bool,
+    unlisted: bool,
+    tell: Callable[[Target], None],
+    failures: Failures,
+) -> None:
     for group in grouped(targets):
         tree = await trees.of(group[0])
         todo = {target.path: target for target in group}
@@ -79,8 +102,8 @@ async def _run(
             for path in wanted:
                 if path in failed:
                     failures.add(todo[path].shown, failed[path])
-                elif verbose:
-                    click.echo(f"removed {todo[path].shown}")
+                else:
+                    tell(todo[path])
             # Where some have gone, a cut listing shows others.
             hopeful = len(failed) < len(wanted)
             todo = {path: todo[path] for path in doubtful}
@@ -88,4 +111,3 @@ async def _run(
             failures.add(target.shown, doubtful[path])
         if changed:
             await tree.settled(changed)
-    return failures.code

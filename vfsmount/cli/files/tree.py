@@ -148,16 +148,25 @@ class Failures:
         self.code = OK
         self.told: list[tuple[str, str]] = []
 
-    def add(self, shown: str, error: VfsError) -> None:
-        """Tell of a failure; the exit status is that of the first."""
+    def add(self, shown: str, error: VfsError, path: str = "") -> None:
+        """Tell of a failure; the exit status is that of the first.
+
+        Args:
+            path: what it is about, where `shown` does not say.
+        """
         show.say(f"{shown}: {error}")
-        self.told.append((shown, str(error)))
+        self.told.append((path or shown, str(error)))
         if self.code == OK:
             self.code = exit_code(error) or FAILED
 
     @property
     def as_json(self) -> list[dict[str, str]]:
         return [{"path": shown, "reason": reason} for shown, reason in self.told]
+
+
+def place(target: Target) -> dict[str, str]:
+    """The fields that JSON has of a place in a folder."""
+    return {"folder": target.name, "path": target.path}
 
 
 def named(shown: str, error: VfsError) -> VfsError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.folders.listing import describe
 from vfsmount.cli.folders.naming import about, find
 from vfsmount.cli.folders.settings import folder_options
@@ -31,7 +32,7 @@ _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 5.0
 
 
 @click.command("clone")
-@click.argument("name")
+@click.argument("name", type=kinds.FOLDER)
 @click.argument("target_name")
 @click.argument("target_host", required=False)
 @folder_options
@@ -157,11 +158,10 @@ async def _is_over(client: Client, source: Folder, target: Folder) -> bool:
 
 def _bar(text: str) -> Progress:
     """A bar where somebody looks, nothing elsewhere."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
-    console = Console(stderr=True)
+    console = show.stderr_console()
     # Whatever the names are, the bar and the time keep their room.
     what = TextColumn(
         "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")

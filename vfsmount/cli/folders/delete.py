@@ -11,6 +11,7 @@ import click
 
 from vfsmount.cli import show
 from vfsmount.cli.ask import may_go_on
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import FAILED, OK
 from vfsmount.cli.folders.naming import about, find
 from vfsmount.cli.folders.settings import yes_option
@@ -28,7 +29,7 @@ _GONE_WITHIN_S = 10.0  # a folder of some thousand files; larger ones go on by t
 
 
 @click.command("delete")
-@click.argument("name")
+@click.argument("name", type=kinds.FOLDER)
 @yes_option
 @show.json_option
 @state_dir_option

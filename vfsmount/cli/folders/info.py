@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.folders.listing import describe, owner_of
 from vfsmount.cli.folders.naming import about, find
 from vfsmount.cli.options import Flags, api_options
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("info")
-@click.argument("name")
+@click.argument("name", type=kinds.FOLDER)
 @show.json_option
 @api_options
 def command(name: str, as_json: bool, flags: Flags) -> None:

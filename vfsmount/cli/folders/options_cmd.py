@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.folders.listing import describe
 from vfsmount.cli.folders.naming import about, find
 from vfsmount.cli.folders.settings import permission_option
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("options")
-@click.argument("name")
+@click.argument("name", type=kinds.FOLDER)
 @permission_option("What members of a project may do", default=None)
 @click.option("--cloneable/--no-cloneable", default=None, help="Whether who can read it may clone it.")
 @click.option(

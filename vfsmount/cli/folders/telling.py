@@ -13,13 +13,16 @@ _PATIENCE_S = 2.0
 
 
 def tell_of_folders(state_dir: Path) -> None:
-    """Have every mount of this user ask the server anew for what folders there are. Never fails.
+    """Have every mount of this user, and completion, ask the server anew for what folders there are.
+    Never fails.
 
     All of them, and for all they show: a record does not say whose folders a mount shows, and a folder
     that appears has no place on it yet.
     """
+    from vfsmount.cli.completion.kept import forget
     from vfsmount.cli.control import ask, live_mounts
 
+    forget()
     deadline = time.monotonic() + _PATIENCE_S
     for record in live_mounts(state_dir):
         with suppress(MountError, TimeoutError):

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from vfsmount import places
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.options import Flags, api_options_but
 from vfsmount.core.mountspec import parse_mounts
 from vfsmount.errors import ConfigError, LocalIOError
@@ -42,7 +43,7 @@ class RunCommand(click.Command):
     def _split(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:
         """Options with their values, and what begins with the first word that is none; "--" ends them."""
         values, _, _ = self.make_parser(ctx).parse_args(list(args))
-        words = values["words"]
+        words = values.get("words")  # not there where completion waits for the value of an option
         cut = len(args) - (len(words) if isinstance(words, list | tuple) else 0)
         return args[:cut], args[cut:]
 
@@ -57,6 +58,7 @@ class RunCommand(click.Command):
     "mounts",
     multiple=True,
     metavar="NAME[:PATH[:ro]]",
+    type=kinds.FOLDER,
     help="Folder to mount, at /home/work/NAME or at PATH; may be repeated.",
 )
 @click.option("-e", "--env", "environment", multiple=True, metavar="KEY=VALUE", help="Environment variable.")
@@ -86,7 +88,9 @@ class RunCommand(click.Command):
     "--scaling-group", "--sgroup", metavar="NAME", help="Where on the cluster. [the server's choice]"
 )
 @click.option("--tag", help="Note on the session.")
-@click.option("--bootstrap-script", metavar="FILE", help="Script that the session runs first.")
+@click.option(
+    "--bootstrap-script", metavar="FILE", type=kinds.FILE, help="Script that the session runs first."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what the command says.")
 @click.option("--local-image", metavar="IMAGE", help="Here, in a container of IMAGE (podman or docker).")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to the mounts.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import NOT_FOUND, OK
 from vfsmount.cli.folders.naming import about, find
 from vfsmount.cli.folders.settings import permission_option
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("invite")
-@click.argument("name")
+@click.argument("name", type=kinds.FOLDER)
 @click.argument("emails", nargs=-1, required=True)
 @permission_option("What they may do once they accept")
 @show.json_option

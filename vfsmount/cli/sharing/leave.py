@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.folders.listing import describe
 from vfsmount.cli.folders.naming import about, find
 from vfsmount.cli.folders.telling import tell_of_folders
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("leave")
-@click.argument("name")
+@click.argument("name", type=kinds.FOLDER)
 @show.json_option
 @state_dir_option
 @api_options

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.folders.naming import find
 from vfsmount.cli.folders.settings import PERMISSIONS
 from vfsmount.cli.options import Flags, api_options
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("permission")
-@click.argument("name")
+@click.argument("name", type=kinds.FOLDER)
 @click.argument("email")
 @click.argument("permission", type=PERMISSIONS)
 @show.json_option

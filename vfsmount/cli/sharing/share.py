@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.exit_codes import NOT_FOUND, OK
 from vfsmount.cli.folders.naming import about, find
 from vfsmount.cli.folders.settings import permission_option
@@ -22,7 +23,7 @@ _emails = click.argument("emails", nargs=-1, required=True)
 
 
 @click.command("share")
-@click.argument("name")
+@click.argument("name", type=kinds.FOLDER)
 @_emails
 @permission_option("What they may do")
 @show.json_option
@@ -41,7 +42,7 @@ def share(name: str, emails: tuple[str, ...], permission: str, as_json: bool, fl
 
 
 @click.command("unshare")
-@click.argument("name")
+@click.argument("name", type=kinds.FOLDER)
 @_emails
 @show.json_option
 @api_options

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.folders.naming import find, names_on_mount
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("shared")
-@click.argument("name", required=False)
+@click.argument("name", type=kinds.FOLDER, required=False)
 @show.json_option
 @api_options
 def command(name: str | None, as_json: bool, flags: Flags) -> None:

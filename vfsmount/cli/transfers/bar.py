@@ -24,7 +24,6 @@ async def show_progress(report: Report, progress: Progress) -> None:
     """Show it on stderr until cancelled."""
     if not sys.stderr.isatty():
         return
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
     from rich.table import Column
@@ -34,7 +33,7 @@ async def show_progress(report: Report, progress: Progress) -> None:
         return TextColumn(f"{{task.fields[{field}]}}", markup=False, table_column=column)
 
     columns = text("name", 24, "left"), BarColumn(None), text("done", 21), text("rate", 13), text("left", 7)
-    console = Console(stderr=True)
+    console = show.stderr_console()
     with Bars(*columns, console=console, transient=True, expand=True, auto_refresh=False) as bars:
         view = _View(bars, report, progress)
         try:

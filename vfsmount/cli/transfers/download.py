@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.options import Flags
 from vfsmount.cli.transfers.options import common_options, filter_options, trust_option
 
@@ -21,11 +22,21 @@ if TYPE_CHECKING:
 
 
 @click.command("download")
-@click.argument("words", metavar="NAME PATH… [DEST]", nargs=-1, required=True)
+@click.argument("words", metavar="NAME PATH… [DEST]", nargs=-1, required=True, type=kinds.DOWNLOAD)
 @click.option(
-    "-d", "--dest", metavar="DIR", help="Put what is named into DIR, under its own name; made if missing."
+    "-d",
+    "--dest",
+    metavar="DIR",
+    type=kinds.DIRECTORY,
+    help="Put what is named into DIR, under its own name; made if missing.",
 )
-@click.option("-b", "--base-dir", metavar="DIR", help="Put what is named below DIR, under its whole path.")
+@click.option(
+    "-b",
+    "--base-dir",
+    metavar="DIR",
+    type=kinds.DIRECTORY,
+    help="Put what is named below DIR, under its whole path.",
+)
 @click.option(
     "-r", "--recursive", is_flag=True, help="Directories are always fetched with all that is in them."
 )

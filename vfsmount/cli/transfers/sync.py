@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vfsmount.cli import show
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.options import Flags
 from vfsmount.cli.transfers.options import common_options, filter_options, trust_option
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @click.command("sync")
-@click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST")
+@click.argument("source", metavar="SRC", type=kinds.SIDE)
+@click.argument("destination", metavar="DST", type=kinds.SIDE)
 @click.option("--delete", is_flag=True, help="Delete from DST what SRC does not have.")
 @click.option("-n", "--dry-run", is_flag=True, help="Change nothing; print what would be done.")
 @click.option(

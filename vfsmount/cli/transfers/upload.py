@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vfsmount.cli.completion import kinds
 from vfsmount.cli.options import Flags
 from vfsmount.cli.transfers.options import common_options, filter_options
 
@@ -18,17 +19,22 @@ if TYPE_CHECKING:
 
 
 @click.command("upload")
-@click.argument("folder", metavar="NAME")
-@click.argument("files", metavar="FILE|DIR…", nargs=-1, required=True)
+@click.argument("folder", metavar="NAME", type=kinds.UPLOAD_TO)
+@click.argument("files", metavar="FILE|DIR…", nargs=-1, required=True, type=kinds.FILE)
 @click.option(
     "-d",
     "--dest",
     metavar="REMOTE_DIR",
+    type=kinds.DIRECTORY_IN_FOLDER,
     default="",
     help="Put everything below this directory of the folder.",
 )
 @click.option(
-    "-b", "--base-dir", metavar="DIR", help="FILEs are relative to it, and keep their paths from there."
+    "-b",
+    "--base-dir",
+    metavar="DIR",
+    type=kinds.DIRECTORY,
+    help="FILEs are relative to it, and keep their paths from there.",
 )
 @click.option("-r", "--recursive", is_flag=True, help="Directories are always sent with all that is in them.")
 @click.option("--no-clobber", is_flag=True, help="Send no file whose name is taken (exit status 9).")
