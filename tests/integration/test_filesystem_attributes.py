@@ -461,7 +461,7 @@ async def test_removing_outdated_records_spares_what_was_made_meanwhile(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(d.names, name)
             await until(lambda: both.count("GET", LISTING) == 1)
-            limiter = d.fs._attributes._records._limiter
+            limiter = d.fs._attributes._records._database._limiter
             with closing(sqlite3.connect(tmp_path / "records.sqlite", isolation_level=None)) as db:
                 db.execute("begin immediate")  # the removal of the first record has to wait
                 release(both)

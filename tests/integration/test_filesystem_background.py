@@ -67,7 +67,7 @@ async def test_files_travel_side_by_side(both: Embedded, tmp_path: Path) -> None
         stall(both, "PATCH", "/upload", times=None)
         for i in range(6):
             await d.write(f"{name}/f{i}", b"x")
-        await until(lambda: patches(both) == 2 and both.count("POST", REQUESTED) == 6)
+        await until(lambda: patches(both) == 4 and both.count("POST", REQUESTED) == 6)
         both.clear_faults()
         await all_sent(d)
         assert len(contents(both.folder_dir(folder))) == 6

@@ -15,7 +15,6 @@ from tests.support.commandline import CommandLine
 from tests.support.embedded import RawClient
 from tests.support.live import live_environment
 from tests.support.official import CannotInstall, Official, official_client
-from vfsmount.cli import COMMANDS
 
 pytestmark = pytest.mark.live
 
@@ -119,12 +118,12 @@ def test_files_of_the_official_client_are_ours(
     (them.home / "tree/sub").mkdir(parents=True)
     (them.home / "tree/sub/data.bin").write_bytes(data)
     them("vfolder", "upload", "-r", name, "tree")
-    assert read(us, raw, name, "tree/sub/data.bin") == data
+    assert read(us, name, "tree/sub/data.bin") == data
     them("vfolder", "mv", name, "tree/sub/data.bin", "moved.bin")
-    assert read(us, raw, name, "moved.bin") == data
-    assert listed(us, raw, name, ".") == {"moved.bin", "tree"}
+    assert read(us, name, "moved.bin") == data
+    assert listed(us, name, ".") == {"moved.bin", "tree"}
     them("vfolder", "rm", "-r", name, "tree", typed="y\n")
-    assert listed(us, raw, name, ".") == {"moved.bin"}
+    assert listed(us, name, ".") == {"moved.bin"}
 
 
 def test_our_files_are_the_official_clients(
@@ -133,8 +132,8 @@ def test_our_files_are_the_official_clients(
     us, them = ours("owner"), theirs("owner")
     us.ok("create", name)
     data = os.urandom(100_000)
-    write(us, raw, name, tmp_path, "data.bin", data)
-    write(us, raw, name, tmp_path, "empty", b"")
+    write(us, name, tmp_path, "data.bin", data)
+    write(us, name, tmp_path, "empty", b"")
     lines = them("vfolder", "ls", name).splitlines()
     sizes = {line.split()[0]: line.split()[1] for line in lines if line.split()[0] != ".upload"}
     assert (sizes["data.bin"], sizes["empty"]) == ("100000", "0")
@@ -142,29 +141,20 @@ def test_our_files_are_the_official_clients(
     assert (them.home / "data.bin").read_bytes() == data
 
 
-def read(us: CommandLine, raw: RawClient, folder: str, path: str) -> bytes:
+def read(us: CommandLine, folder: str, path: str) -> bytes:
     """A file as we read it."""
-    if "cat" in COMMANDS:
-        return us.bytes("cat", folder, path)
-    return raw.download(folder, path).content
+    return us.bytes("cat", folder, path)
 
 
-def write(us: CommandLine, raw: RawClient, folder: str, work: Path, path: str, data: bytes) -> None:
+def write(us: CommandLine, folder: str, work: Path, path: str, data: bytes) -> None:
     """Put a file into a folder's root, as we do it."""
-    if "upload" in COMMANDS:
-        (work / path).write_bytes(data)
-        us.ok("upload", folder, str(work / path))
-    else:
-        raw.upload(folder, path, data)
+    (work / path).write_bytes(data)
+    us.ok("upload", folder, str(work / path))
 
 
-def listed(us: CommandLine, raw: RawClient, folder: str, path: str) -> set[str]:
+def listed(us: CommandLine, folder: str, path: str) -> set[str]:
     """Names in a directory, without the server's own."""
-    if "ls" in COMMANDS:
-        found = {line.split()[-1] for line in us.ok("ls", folder, path).splitlines()}
-    else:
-        found = {item["name"] for item in raw.ok("GET", f"/folders/{folder}/files?path={path}")["items"]}
-    return found - {".upload"}
+    return {line.split()[-1] for line in us.ok("ls", folder, path).splitlines()} - {".upload"}
 
 
 # --- invitations -------------------------------------------------------------------------------
@@ -230,26 +220,18 @@ def test_dotfile_of_the_official_client_is_ours(
     us, them = ours("owner"), theirs("owner")
     (them.home / "source").write_text(TEXT)
     them("dotfile", "create", dotfile, "--perm", "640", "-f", "source")
-    if "dotfile" in COMMANDS:
-        assert us.bytes("dotfile", "get", dotfile).decode() == TEXT
-        (row,) = [row for row in us.json("dotfile", "list") if row["path"] == dotfile]
-        assert row["permission"] == "640"
-    else:
-        found = raw.ok("GET", f"/user-config/dotfiles?path={dotfile}")
-        assert (found["data"], found["perm"]) == (TEXT, "640")
+    assert us.bytes("dotfile", "get", dotfile).decode() == TEXT
+    (row,) = [row for row in us.json("dotfile", "list") if row["path"] == dotfile]
+    assert row["permission"] == "640"
     them("dotfile", "delete", dotfile, typed="y\n")
-    left = us.ok("dotfile", "list") if "dotfile" in COMMANDS else raw.ok("GET", "/user-config/dotfiles")
-    assert dotfile not in str(left)
+    assert dotfile not in us.ok("dotfile", "list")
 
 
 def test_our_dotfile_is_the_official_clients(
     ours: Ours, theirs: Theirs, raw: RawClient, dotfile: str, tmp_path: Path
 ) -> None:
     us, them = ours("owner"), theirs("owner")
-    if "dotfile" in COMMANDS:
-        (tmp_path / "source").write_text(TEXT)
-        us.ok("dotfile", "create", dotfile, "--permission", "640", "--file", str(tmp_path / "source"))
-    else:
-        raw.ok("POST", "/user-config/dotfiles", {"path": dotfile, "data": TEXT, "permission": "640"})
+    (tmp_path / "source").write_text(TEXT)
+    us.ok("dotfile", "create", dotfile, "--permission", "640", "--file", str(tmp_path / "source"))
     assert dotfile in them("dotfile", "list")
     assert them("dotfile", "get", dotfile).rstrip("\n") == TEXT  # it prints a line's end of its own
