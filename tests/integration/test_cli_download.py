@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.commands import User, content, user_of
-from tests.support.embedded import Embedded
+from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
 from tests.support.lying import LyingManager
 
@@ -233,8 +233,6 @@ def test_a_file_that_changes_meanwhile_is_fetched_anew(
         {"rules": [{"action": "delay", "method": "GET", "path": "/download", "delay_ms": 700, "times": 4}]}
     )
     process = me.start("download", name, "sub/ü b.bin", "--json")
-    from tests.support.embedded import eventually
-
     eventually(lambda: both.count("GET", "/download") >= 3)
     (where / "sub/new").write_bytes(new)
     (where / "sub/new").rename(where / "sub/ü b.bin")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import User, content, user_of
-from tests.support.embedded import Embedded
+from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
 
 Capsys = pytest.CaptureFixture[str]
@@ -160,8 +161,6 @@ def test_a_file_that_grows_meanwhile_is_sent_again_or_fails(me: User, both: Embe
     file.write_bytes(b"x" * (20 << 20))
     both.faults({"rules": [{"action": "stall", "method": "PATCH", "path": "/upload"}]})
     process = me.start("upload", name, "log", "--json")
-    from tests.support.embedded import eventually
-
     eventually(lambda: both.count("PATCH", "/upload") == 1)
     with file.open("ab") as log:
         log.write(b"more")
@@ -176,8 +175,6 @@ def test_two_commands_do_not_send_one_file_at_once(me: User, both: Embedded) -> 
     (me.here / "a").write_bytes(b"a" * 100_000)
     both.faults({"rules": [{"action": "stall", "method": "PATCH", "path": "/upload"}]})
     first = me.start("upload", name, "a")
-    from tests.support.embedded import eventually
-
     eventually(lambda: both.count("PATCH", "/upload") == 1)
     _, err = me.run("upload", name, "a", status=9)
     assert "another vfsmount command" in err
@@ -185,6 +182,26 @@ def test_two_commands_do_not_send_one_file_at_once(me: User, both: Embedded) -> 
     assert first.wait(timeout=60) == 0
     first.communicate()
     assert (both.folder_dir(ident) / "a").stat().st_size == 100_000
+
+
+def test_four_requests_with_content_are_open_at_once_however_quick_they_were(
+    me: User, both: Embedded
+) -> None:
+    """As many as a 23.09 storage-proxy has threads, and it is stuck for good."""
+    name, _ = fresh(both)
+    (me.here / "many").mkdir()
+    for n in range(40):
+        (me.here / f"many/f{n}").write_bytes(b"x" * (1 << 20))
+    quick = {"action": "delay", "method": "PATCH", "path": "/upload", "times": 20}
+    both.faults({"rules": [quick, {**quick, "action": "stall", "times": None}]})
+    process = me.start("upload", name, "many")
+    eventually(lambda: both.count("PATCH", "/upload") >= 24)
+    # All others have their sessions by then, and wait.
+    eventually(lambda: both.count("POST", "/folders/{vf}/request-upload") == 40)
+    time.sleep(0.5)
+    assert both.count("PATCH", "/upload") == 24
+    process.kill()
+    process.communicate()
 
 
 def test_many_small_files_cost_one_manager_call_each(me: User, both: Embedded) -> None:
