@@ -131,7 +131,7 @@ def test_people_are_told_what_came_of_it(server: Embedded, disk: Path, tmp_path:
         done = vfsmount("warmup", file, missing, *options, env=server.env("owner"))
         assert done.returncode == 1
         assert f"not in the cache: {missing} (no such file or directory)" in done.stderr
-        assert done.stdout == "1 file, 4.9 KiB, 1 failed; 0 bytes fetched\n"
+        assert done.stdout == "1 file, 4.9 KiB, 1 failed; 0 B fetched\n"
 
 
 def test_flipped_bits_are_fetched_again(server: Embedded, disk: Path, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_too_small_a_cache_is_told_before_and_after(server: Embedded, disk: Path
             and downloads(server) == 0
         )
         done = vfsmount("pin", mounted.path / "data", *options, env=server.env("owner"))
-        assert done.returncode == 1 and "0 bytes fetched" in done.stdout
+        assert done.returncode == 1 and "0 B fetched" in done.stdout
     assert not mounted.warnings()
 
 
