@@ -41,6 +41,7 @@ from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import NAME_MAX, HostUsage, Ino, Kind, LocalAttrs
 from vfsmount.vfs.barrier import Barrier
+from vfsmount.vfs.continuity import Journal
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.following import Extend, nothing_to_extend
 from vfsmount.vfs.handles import Attr, DirHandle, Handle, Maker, Opened, SetAttr
@@ -90,6 +91,7 @@ class Filesystem:
         entry_changed: Callable[[Ino, bytes], None] = lambda ino, name: None,
         cache: BlockCache | None = None,
         extend: Extend = nothing_to_extend,
+        journal: Journal | None = None,
     ) -> None:
         """Args:
         nursery: owns fetches and uploads for as long as the filesystem is served.
@@ -97,7 +99,11 @@ class Filesystem:
         changed: told the number of each inode whose content somebody else changed.
         entry_changed: told (directory, name) of each name that stands for another inode now.
         extend: has the kernel take bytes at the new end of a file that has grown.
+        journal: what the next process needs to go on where this one is killed; None: nobody goes on.
         """
+        # Requests are answered that a process read which was killed; it may have done what they ask.
+        self.replaying = False
+        self._journal = journal
         self._hurried = trio.Event()
         self.policy = policy
         self._client = client
@@ -685,6 +691,10 @@ class Filesystem:
     async def recover(self) -> Report:
         """Take up what mounts that died left behind; call it after `warm`, before the first request."""
         return await self._recoverer.run()
+
+    async def resume(self) -> None:
+        """Go on where a process that was killed stopped, in place of `warm` and `recover`; asks no server."""
+        raise NotImplementedError
 
     def refresh(self, path: bytes = b"") -> None:
         """Believe nothing at or below a path that was learnt before now; the next look asks the server.
