@@ -17,17 +17,38 @@ A number may be used again when the kernel has forgotten it; `Node.serial` never
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 from vfsmount.core.shown import Shown
 from vfsmount.errors import Stale
 from vfsmount.values import NO_ATTRS, ROOT_INO, Folder, Ino, Kind, LocalAttrs, Validator
 
 NEVER = float("-inf")
+# What the journal says of a node: nothing, where it is, or that the kernel knows it, too.
+NOT_NOTED, PLACE_NOTED, KNOWN_NOTED = range(3)
+SERIALS = 1 << 16  # set aside at a time
+
+
+class Notes(Protocol):
+    """Is told what must outlive the process, before anybody else is; see `vfs.notes`."""
+
+    def known(self, nodes: Iterable[Node]) -> None:
+        """The kernel is about to be told of them."""
+
+    def place(self, node: Node) -> None:
+        """A node has to be found again, whether the kernel knows it or not."""
+
+    def changed(self, node: Node) -> None:
+        """Something is different about a node; called only where it is noted."""
+
+    def gone(self, node: Node) -> None:
+        """Nobody can ask for a node any more; called only where it is noted."""
+
+    def reserve(self, next_serial: int) -> None:
+        """Serials up to this one are about to be used."""
 
 
 class FolderRef:
@@ -56,6 +77,7 @@ class Node:
         "mode",
         "mtime_ns",
         "name",
+        "noted",
         "opening",
         "opens",
         "parent",
@@ -118,6 +140,7 @@ class Node:
         # what a program set and the server cannot keep; None: not set
         self.local: LocalAttrs = NO_ATTRS
         self.recorded = False  # the records hold a row for this name: vfs.attributes
+        self.noted = NOT_NOTED  # what the next process would know of it: `Notes`
 
     @property
     def folder(self) -> Folder | None:
@@ -146,9 +169,10 @@ class InodeTable:
     """All nodes, by number and by name."""
 
     def __init__(self) -> None:
-        self._serials = itertools.count()
+        self.notes: Notes | None = None
+        self._next_serial, self._reserved = 0, SERIALS
         self._nodes: dict[Ino, Node] = {}
-        self.root = Node(ROOT_INO, next(self._serials), Kind.DIRECTORY, None, b"", None, 0o755)
+        self.root = Node(ROOT_INO, self._serial(), Kind.DIRECTORY, None, b"", None, 0o755)
         self._nodes[ROOT_INO] = self.root
         self.root.lookups = 1
 
@@ -158,8 +182,25 @@ class InodeTable:
     def __iter__(self) -> Iterator[Node]:
         return iter(list(self._nodes.values()))
 
+    def _serial(self) -> int:
+        serial, self._next_serial = self._next_serial, self._next_serial + 1
+        if serial >= self._reserved:
+            self._reserved += SERIALS
+            if self.notes is not None:
+                self.notes.reserve(self._reserved)
+        return serial
+
+    @property
+    def reserved(self) -> int:
+        """Serials from here on were never used."""
+        return self._reserved
+
+    def begin_serials_at(self, serial: int) -> None:
+        """Others have used those before this one."""
+        self._next_serial, self._reserved = serial, serial
+
     def _new(self, kind: Kind, parent: Node, name: bytes, ref: FolderRef | None, mode: int) -> Node:
-        node = Node(ROOT_INO, next(self._serials), kind, parent, name, ref, mode)
+        node = Node(ROOT_INO, self._serial(), kind, parent, name, ref, mode)
         self._number(node)
         return node
 
@@ -175,6 +216,8 @@ class InodeTable:
         the ones they have."""
         moving = [(n, i) for n, i in wanted if not n.pinned and not n.entries and i > ROOT_INO]
         for node, _ in moving:  # all at once: two may have swapped
+            if node.noted:
+                self._tell_gone(node)
             del self._nodes[node.ino]
         unlucky = []
         for node, ino in moving:
@@ -206,6 +249,35 @@ class InodeTable:
         parent.subdirs += node.is_dir
         return node
 
+    def restore(
+        self,
+        ino: int,
+        serial: int,
+        kind: Kind,
+        parent: Node | None,
+        name: bytes,
+        *,
+        folder: Folder | None,
+        mode: int,
+    ) -> Node:
+        """Make a node that another process had, with its number; `parent` None: it has no name any more.
+
+        A name that is taken means that the later of the two nodes has it.
+        """
+        if parent is not None and (taken := parent.entries.get(name)) is not None:
+            if taken.serial > serial:
+                parent = None
+            else:
+                self.unlink(taken)
+        ref = FolderRef(folder) if folder is not None else parent.ref if parent is not None else None
+        node = Node(Ino(ino), serial, kind, parent, name, ref, mode)
+        node.unlinked = parent is None
+        self._nodes[node.ino] = node
+        if parent is not None:
+            parent.entries[name] = node
+            parent.subdirs += node.is_dir
+        return node
+
     def unlink(self, node: Node) -> None:
         """Take a node (with everything below it) out of the tree; pinned nodes stay known by number."""
         assert node.parent is not None
@@ -215,7 +287,27 @@ class InodeTable:
             self.unlink(child)
         node.parent = None
         node.unlinked = True
+        if node.noted:
+            self._tell_changed(node)
         self._drop_if_unused(node)
+
+    def placed(self, node: Node) -> None:
+        """A node has to be found again, whether the kernel knows it or not."""
+        if self.notes is not None:
+            self.notes.place(node)
+
+    def changed(self, node: Node) -> None:
+        """Something is different about a node that whoever knows it would notice."""
+        if node.noted:
+            self._tell_changed(node)
+
+    def _tell_changed(self, node: Node) -> None:
+        if self.notes is not None:
+            self.notes.changed(node)
+
+    def _tell_gone(self, node: Node) -> None:
+        if self.notes is not None:
+            self.notes.gone(node)
 
     def replace(self, node: Node) -> Node:
         """Put a new node in a file's place; the old one is as unlinked."""
@@ -223,6 +315,8 @@ class InodeTable:
         assert parent is not None and not node.is_dir
         self.unlink(node)
         node.was = (parent, name)
+        if node.noted:
+            self._tell_changed(node)
         new = self._new(node.kind, parent, name, node.ref, node.mode)
         parent.entries[name] = new
         return new
@@ -233,6 +327,8 @@ class InodeTable:
         assert not parent.unlinked
         node.parent, node.name, node.unlinked, node.was = parent, name, False, None
         parent.entries[name] = node
+        if node.noted:
+            self._tell_changed(node)
 
     def rename(self, node: Node, parent: Node, name: bytes) -> None:
         """Move a node to a free name; numbers, handles and children stay as they are."""
@@ -243,10 +339,21 @@ class InodeTable:
         node.parent, node.name = parent, name
         parent.entries[name] = node
         parent.subdirs += node.is_dir
+        if node.noted:
+            self._tell_changed(node)
 
     def looked_up(self, node: Node) -> None:
         """The kernel was told this number once more."""
         node.lookups += 1
+        if node.noted != KNOWN_NOTED and self.notes is not None:
+            self.notes.known((node,))
+
+    def all_looked_up(self, nodes: list[Node]) -> None:
+        """As `looked_up`, of many in one go."""
+        for node in nodes:
+            node.lookups += 1
+        if self.notes is not None:
+            self.notes.known([n for n in nodes if n.noted != KNOWN_NOTED])
 
     def forget(self, ino: int, count: int) -> None:
         """The kernel dropped `count` references. Never raises: nobody would hear it."""
@@ -254,6 +361,8 @@ class InodeTable:
         if node is None or node is self.root:
             return
         node.lookups = max(0, node.lookups - count)
+        if node.noted and not node.pinned and not node.entries:
+            self._tell_gone(node)
         self._drop_if_unused(node)
 
     def released(self, node: Node) -> None:
@@ -263,6 +372,8 @@ class InodeTable:
     def _drop_if_unused(self, node: Node) -> None:
         # A linked node is part of its directory's listing and stays until that is shed.
         if node.unlinked and not node.pinned:
+            if node.noted:
+                self._tell_gone(node)
             self._nodes.pop(node.ino, None)
 
     def shed(self, directory: Node) -> int:
@@ -278,6 +389,8 @@ class InodeTable:
             directory.subdirs -= child.is_dir
             child.parent = None
             child.unlinked = True
+            if child.noted:
+                self._tell_gone(child)
             del self._nodes[child.ino]
             gone += 1
         directory.listing = None

@@ -174,14 +174,7 @@ class ShownRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 Value = (
-    Meta
-    | NodeRecord
-    | StagedRecord
-    | HandleRecord
-    | DirectoryRecord
-    | OperationRecord
-    | Notice
-    | ShownRecord
+    Meta | NodeRecord | StagedRecord | HandleRecord | DirectoryRecord | OperationRecord | Notice | ShownRecord
 )
 
 
@@ -202,6 +195,11 @@ def raw_record(tag: Tag, number: int, raw: bytes) -> bytes:
 def gone(tag: Tag, number: int) -> bytes:
     """A record that takes those before it back."""
     return _RECORD.pack(tag | _GONE, number, 0)
+
+
+def nothing() -> bytes:
+    """A record that says nothing: what came before it is answered."""
+    return gone(Tag.META, 1)
 
 
 def run_record(ino: int, start: int, stop: int) -> bytes:
@@ -315,6 +313,8 @@ def fold(data: memoryview) -> Folded:
                     runs.pop(number, None)
                 elif tag == Tag.DIRECTORY:
                     values[Tag.NAMES].pop(number, None)
+                elif tag == Tag.NODE:
+                    values[Tag.SHOWN].pop(number, None)
                 continue
             raw = bytes(payload[at : at + length])
             at += length

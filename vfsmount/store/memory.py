@@ -51,7 +51,9 @@ class Memory:
             while done < len(data):
                 done += os.pwrite(self._fd, memoryview(data)[done:], at + done)
         except OSError as e:
-            raise LocalIOError(f"the journal of the mount cannot be written: {os.strerror(e.errno or 0)}") from e
+            raise LocalIOError(
+                f"the journal of the mount cannot be written: {os.strerror(e.errno or 0)}"
+            ) from e
 
     def cut(self, size: int) -> None:
         """Forget what is behind `size`."""

@@ -20,6 +20,7 @@ from vfsmount.store.staged import ConflictRecord, Move, StagedDetail
 from vfsmount.store.staging import Content
 from vfsmount.values import Ino, Kind, Validator, without_number
 from vfsmount.vfs.exclusion import Exclusion
+from vfsmount.vfs.notes import Notes
 from vfsmount.vfs.paths import PathGate, conflict_name, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.recorder import Recorder
@@ -43,6 +44,7 @@ class Conflicts:
         policy: MountPolicy,
         recorded: Callable[[Node], None],
         entry_changed: Callable[[Ino, bytes], None],
+        notes: Notes | None = None,
     ) -> None:
         """Args:
         recorded: told of each node that has something new to send.
@@ -57,6 +59,7 @@ class Conflicts:
         self._policy = policy
         self._recorded = recorded
         self._entry_changed = entry_changed
+        self._notes = notes
         self.count = 0
 
     async def give_way(self, node: Node, path: str, found: Validator | None) -> None:
@@ -80,6 +83,8 @@ class Conflicts:
                 staged = staged_of(node)
                 staged.base, staged.base_exact, staged.may_be_there, staged.error = None, False, False, None
                 staged.schedule.hurry()
+                if self._notes is not None:
+                    self._notes.staged(node)
                 dircache.record_change(parent, new)
                 dircache.expire(parent)
                 self._entry_changed(parent.ino, old)

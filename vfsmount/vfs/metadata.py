@@ -563,6 +563,7 @@ class Metadata:
                 node = self._replaced(node)
             node.validator = validator
             node.size, node.mtime_ns = validator.size, validator.mtime_ns
+            self._inodes.changed(node)
         node.checked_at = asked_at
         for up in _above(node) if node.opens else ():
             up.reached_at = asked_at
@@ -578,6 +579,7 @@ class Metadata:
         node.size, node.mtime_ns = validator.size, validator.mtime_ns
         # Answers that are on their way may be of the shorter version: they are older than this.
         node.checked_at = trio.current_time()
+        self._inodes.changed(node)
         self._on_replaced(node, node)
         self._following.grown(node, old_size, grown)
 
@@ -743,14 +745,19 @@ class Metadata:
             if s.folder.id in by_id:
                 ref = by_id[s.folder.id].ref
                 assert ref is not None
-                ref.folder = s.folder
+                before, ref.folder = ref.folder, s.folder
+                if before != s.folder:
+                    self._inodes.changed(by_id[s.folder.id])
             elif s.name not in root.entries:  # else a folder with unsent files still holds the name
-                self.add_folder(s.name, s.folder).local = kept.get(s.folder.id, NO_ATTRS)
+                node = self.add_folder(s.name, s.folder)
+                node.local = kept.get(s.folder.id, NO_ATTRS)
+                self._inodes.changed(node)
 
     def add_folder(self, name: bytes, folder: Folder) -> Node:
         """Show a vfolder under `name`."""
         node = self._inodes.add(self._inodes.root, name, Kind.DIRECTORY, folder=folder, mode=0o755)
         node.mtime_ns = node.ctime_ns = folder.mtime_ns or time.time_ns()
+        self._inodes.placed(node)
         return node
 
 

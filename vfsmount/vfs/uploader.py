@@ -36,6 +36,7 @@ from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.conflicts import Conflicts
 from vfsmount.vfs.deadline import Pulse, wait_behind
 from vfsmount.vfs.exclusion import Exclusion
+from vfsmount.vfs.notes import Notes, together
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.queue import OPEN_REST_S, Queue
@@ -98,6 +99,7 @@ class Uploader:
         queue: Queue,
         pressure: Pressure,
         recent: Recent,
+        notes: Notes | None = None,
     ) -> None:
         """Args:
         pulse: beats while any upload moves.
@@ -116,6 +118,7 @@ class Uploader:
         self._queue = queue
         self._pressure = pressure
         self._recent = recent
+        self._notes = notes
         self._line = Schedule()  # the server as a whole: silent to one file, silent to all
         self._tried = trio.Event()  # renewed whenever a try has ended
         self._running: dict[Node, Upload | None] = {}
@@ -273,6 +276,8 @@ class Uploader:
         upload.resumed = staged.session is not None
         staged.upload = self._running[node] = upload
         staged.may_be_there = True
+        if self._notes is not None:
+            self._notes.staged(node)
         return upload
 
     async def _transfer(self, node: Node, staged: StagedFile, upload: Upload) -> Conflict | None:
@@ -332,6 +337,11 @@ class Uploader:
             # An fsync promised nothing about later changes, and nothing travels any more.
             upload.content.sealed = 0
         await self._recorder.sent(staged, version)
+        # After the row, which is what says so to the next process where we are killed in between.
+        with together(self._notes):
+            if self._notes is not None and node.staged is staged:
+                self._notes.staged(node)
+            self._inodes.changed(node)
         if clean and (node.recorded or InodeTable.attrs_to_keep(node) != NO_ATTRS):
             await self._attributes.save_if_possible(node)
         if all_of_it and detail is not None:
@@ -407,6 +417,8 @@ class Uploader:
                 upload.superseded = True
                 upload.scope.cancel()
                 await upload.done.wait()
+                if self._notes is not None and node.staged is staged:
+                    self._notes.staged(node)
             if staged.session is not None:
                 self._litter.append((folder_of(node), staged.session))
                 staged.keep_session(None)

@@ -20,14 +20,16 @@ from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.errors import IsADirectory, NotFound, RangeOutside, RemoteUnavailable, Stale
 from vfsmount.log import event
 from vfsmount.store.staging import Content, StagingArea
-from vfsmount.values import Kind, LocalAttrs, Validator
+from vfsmount.values import NO_ATTRS, Kind, LocalAttrs, Validator
 from vfsmount.vfs.deadline import Pulse, within
 from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.metadata import Metadata
+from vfsmount.vfs.notes import Notes, together
 from vfsmount.vfs.paths import PathGate, conflict_name, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy, without_set_id
 from vfsmount.vfs.ranges import IN_ONE_PIECE
 from vfsmount.vfs.recorder import Recorder
+from vfsmount.vfs.replay import NO_OPERATION, Operation
 from vfsmount.vfs.room import Room
 from vfsmount.vfs.staged import StagedFile, staged_of
 
@@ -59,6 +61,7 @@ class Writer:
         policy: MountPolicy,
         recorded: Callable[[Node], None],
         revived: Callable[[Node, Node, bytes], None],
+        notes: Notes | None = None,
     ) -> None:
         """Args:
         revived: told of each node that goes on under another name, with the directory and the old name.
@@ -76,6 +79,7 @@ class Writer:
         self._policy = policy
         self._recorded = recorded
         self._revived = revived
+        self._notes = notes
         self._staged: set[Node] = set()
 
     @property
@@ -98,7 +102,9 @@ class Writer:
 
     # --- content -------------------------------------------------------------------------------
 
-    async def create(self, parent: Node, name: bytes, attrs: LocalAttrs) -> Node:
+    async def create(
+        self, parent: Node, name: bytes, attrs: LocalAttrs, operation: Operation = NO_OPERATION
+    ) -> Node:
         """A new empty file, here only until it is sent."""
         content = await self._area.create(name)
         try:
@@ -112,13 +118,20 @@ class Writer:
             raise
         node.local = attrs
         node.mtime_ns = node.ctime_ns = time.time_ns()
-        self.attach(node, StagedFile(content, base=None))
+        with together(self._notes):
+            operation.begins(node)
+            self.attach(node, StagedFile(content, base=None))
         return node
 
     def attach(self, node: Node, staged: StagedFile) -> None:
         """The node has local content from now on."""
         node.staged = staged
         self._staged.add(node)
+        self._note(node)
+
+    def _note(self, node: Node) -> None:
+        if self._notes is not None:
+            self._notes.staged(node)
 
     async def read(self, node: Node, offset: int, length: int) -> bytes:
         """Bytes of the local content, fetched where they are not here yet."""
@@ -147,8 +160,12 @@ class Writer:
         async with self._room.reserved(len(data)), self._exclusion.settled(node) as pulse:
             staged = await self._stage(node, epoch, node.size, pulse)
             content = await self._changeable(node, staged, offset, staged.content.size)
+            # What the next process must not take for bytes that are on the server only.
+            news = content.unchecked.total or content.missing(offset, offset + len(data))
             await self._room.when_disk_has_some(lambda: content.write(offset, data))
             self._touched(node, staged)
+            if news and self._notes is not None:
+                self._notes.run(node, offset, offset + len(data))
 
     async def truncate(self, node: Node, epoch: int | None, size: int) -> None:
         """Cut or extend. `epoch` None: whatever is there now."""
@@ -158,6 +175,7 @@ class Writer:
                 content = await self._changeable(node, staged, size, size)
                 await content.truncate(size)
                 self._touched(node, staged)
+                self._note(node)
 
     async def make_local(self, node: Node) -> None:
         """Have the whole content here, unchanged, because its name is about to go. Hold `holding`."""
@@ -166,12 +184,18 @@ class Writer:
             await self._fetch(node, staged, staged.content, 0, staged.content.size, pulse)
 
     def _touched(self, node: Node, staged: StagedFile) -> None:
+        first = staged.change in (staged.acked, staged.sent)
         staged.change += 1
         node.version += 1
         node.size = staged.content.size
         node.mtime_ns = node.ctime_ns = time.time_ns()
-        # We cannot see who wrote, so the superuser's writes clear the set-id bits too.
-        node.local = replace(without_set_id(node.local), mtime_ns=None)
+        if first:
+            self._note(node)  # dirty from here on, whatever else is written
+        if node.local is not NO_ATTRS:
+            # We cannot see who wrote, so the superuser's writes clear the set-id bits too.
+            before, node.local = node.local, replace(without_set_id(node.local), mtime_ns=None)
+            if node.local != before:
+                self._inodes.changed(node)
 
     async def _changeable(self, node: Node, staged: StagedFile, start: int, keep: int) -> Content:
         """The content, or a clone of its first `keep` bytes where bytes from `start` on are sealed."""
@@ -185,6 +209,8 @@ class Writer:
                 new = await content.clone(node.name, keep)
         # no await until the new one is what everybody sees
         staged.content = new
+        if node.staged is staged:
+            self._note(node)
         content.release()
         return new
 
@@ -266,6 +292,8 @@ class Writer:
                     await content.fill(at, data)
                 at += len(data)
         await self._check(node, staged, content)
+        if node.staged is staged and staged.content is content and content.remote_size:
+            self._note(node)
 
     async def _check(self, node: Node, staged: StagedFile, content: Content) -> None:
         """A file rewritten in place while it was sent mixes two versions under one validator, and one that
@@ -338,6 +366,8 @@ class Writer:
         await self._recorder.acknowledge(node, durable=durable, sealed=sealed)
         if staged.acked != before:
             staged.schedule.changed()
+        if node.staged is staged:
+            self._note(node)
 
     async def _fetch_rest(self, node: Node, pulse: Pulse) -> None:
         staged = staged_of(node)
@@ -381,6 +411,8 @@ class Writer:
         if (staged.dirty or staged.upload is not None) and not node.unlinked:
             staged.rest()  # thousands may be waiting to be sent
             return
+        if self._notes is not None:
+            self._notes.unstaged(node)
         if staged.upload is not None:
             staged.upload.superseded = True
             staged.upload.scope.cancel()
