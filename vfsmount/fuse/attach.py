@@ -4,6 +4,9 @@ pyfuse3 is given one end of a socket pair first; the kernel's INIT request trave
 libfuse's reply comes back, is patched (`negotiation`) and written to the device; then the device is
 put in the socket's place. From there on pyfuse3 talks to the kernel.
 
+Behind a holder it is the same, in steps: `introduce` with the request that the holder keeps, and, when it is
+our turn, `Introduced.take` with the device. A generation that stands by has a session that counts as begun.
+
 Where any of that cannot be done, the mount is made afresh and libfuse is given its device as it is:
 a kernel that was told nothing, or half of it, cannot be told again. A mount that is not ours to make
 (`passed`) fails then.
@@ -14,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pyfuse3
 import trio
@@ -48,25 +51,56 @@ async def attach(
         MountError: not even libfuse's own way works.
     """
     try:
-        offer, slot = await _answer_init(fd, operations, wanted)
+        request = await trio.to_thread.run_sync(device.read_init, fd)
+        introduced = await introduce(request, operations, wanted)
+        try:
+            os.write(fd, introduced.reply)
+            slot = introduced.take(fd)
+        except Exception:
+            introduced.give_up()
+            raise
     except Exception as e:  # whatever it is, the other way does without what has failed
         if mount_afresh is None:
             raise MountError(f"the kernel's first request on descriptor {fd} cannot be answered: {e}") from e
-        # A warning: the mount is slower than it should be, and a background mount logs nothing less.
-        event(_log, logging.WARNING, "mount.init_left_to_libfuse", error=e)
         fd = await trio.to_thread.run_sync(mount_afresh, fd)
-        pyfuse3.init(operations, f"/dev/fd/{fd}", set())
-        return fd
-    event(
-        _log,
-        logging.INFO,  # an old kernel that cannot do all of it is nothing to warn of
-        "mount.init",
-        protocol=f"7.{offer.protocol}",
-        parallel_dirops="not offered" if not offer.parallel_dirops else wanted.parallel_dirops,
-        max_background=wanted.max_background,
-        congestion_threshold=wanted.congestion_threshold,
-    )
+        return leave_to_libfuse(fd, operations, e)
     return slot
+
+
+def leave_to_libfuse(fd: int, operations: pyfuse3.Operations, error: Exception) -> int:
+    """Have libfuse negotiate with the kernel as it likes; the descriptor that pyfuse3 reads."""
+    # A warning: the mount is slower than it should be, and a background mount logs nothing less.
+    event(_log, logging.WARNING, "mount.init_left_to_libfuse", error=error)
+    pyfuse3.init(operations, f"/dev/fd/{fd}", set())
+    return fd
+
+
+async def attach_first(
+    fd: int,
+    request: bytes,
+    operations: pyfuse3.Operations,
+    wanted: negotiation.InitOptions,
+    answer: Callable[[bytes], Awaitable[bool]],
+    mount_afresh: Callable[[], Awaitable[int]],
+) -> bool:
+    """As `attach`, behind a holder: `answer` writes a reply, `mount_afresh` gives another device.
+
+    Returns:
+        What `answer` says.
+    """
+    try:
+        introduced = await introduce(request, operations, wanted)
+        try:
+            large_pieces = await answer(introduced.reply)
+            introduced.take(fd)
+        except Exception:
+            introduced.give_up()
+            raise
+    except Exception as e:
+        os.close(fd)
+        leave_to_libfuse(await mount_afresh(), operations, e)
+        return False
+    return large_pieces
 
 
 async def stop_reading(slot: int, timeout_s: float) -> None:
@@ -80,31 +114,67 @@ async def stop_reading(slot: int, timeout_s: float) -> None:
             await trio.sleep(_NUDGE_S)
 
 
-async def _answer_init(
-    fd: int, operations: pyfuse3.Operations, wanted: negotiation.InitOptions
-) -> tuple[negotiation.Offer, int]:
-    """Carry INIT between kernel and libfuse, then put the device in libfuse's hands; closes `fd` at the end.
+class Introduced:
+    """A session of pyfuse3 that has answered INIT and reads nothing yet.
 
-    After a failure pyfuse3 has no session, and `fd` is open.
+    Attributes:
+        reply: its answer, as the kernel is to get it.
+        slot: the descriptor that pyfuse3 will read; it stays pyfuse3's.
     """
+
+    def __init__(self, far: socket.socket, slot: int, reply: bytes) -> None:
+        self._far = far
+        self.slot = slot
+        self.reply = reply
+
+    def take(self, fd: int, *, keep: bool = False) -> int:
+        """Put the device in pyfuse3's hands; closes `fd` unless that is to be kept. Returns the slot."""
+        os.dup2(fd, self.slot, inheritable=False)
+        self._far.close()
+        if not keep:
+            os.close(fd)
+        return self.slot
+
+    def give_up(self) -> None:
+        """Pyfuse3 has no session afterwards."""
+        pyfuse3.close(unmount=False)
+        self._far.close()
+
+
+async def introduce(
+    request: bytes, operations: pyfuse3.Operations, wanted: negotiation.InitOptions
+) -> Introduced:
+    """Have pyfuse3 begin a session with the kernel's INIT request. After a failure it has none.
+
+    Raises:
+        MountError: the request is not as we know it, or libfuse's answer.
+    """
+    offer = negotiation.read_offer(request)
     far, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with far:
-        far.setblocking(False)
+    far.setblocking(False)
+    try:
         with near:
-            request = await trio.to_thread.run_sync(device.read_init, fd)
-            offer = negotiation.read_offer(request)
             pyfuse3.init(operations, f"/dev/fd/{near.fileno()}", set())
             slot = near.detach()  # libfuse's, who closes it
         try:
             far.send(request)
-            reply = await _reply_of_libfuse(far, slot)
-            os.write(fd, negotiation.patch_reply(offer, reply, wanted))
-            os.dup2(fd, slot, inheritable=False)
+            reply = negotiation.patch_reply(offer, await _reply_of_libfuse(far, slot), wanted)
         except Exception:
             pyfuse3.close(unmount=False)
             raise
-    os.close(fd)
-    return offer, slot
+    except BaseException:
+        far.close()
+        raise
+    event(
+        _log,
+        logging.INFO,  # an old kernel that cannot do all of it is nothing to warn of
+        "mount.init",
+        protocol=f"7.{offer.protocol}",
+        parallel_dirops="not offered" if not offer.parallel_dirops else wanted.parallel_dirops,
+        max_background=wanted.max_background,
+        congestion_threshold=wanted.congestion_threshold,
+    )
+    return Introduced(far, slot, reply)
 
 
 async def _reply_of_libfuse(far: socket.socket, slot: int) -> bytes:

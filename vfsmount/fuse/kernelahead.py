@@ -6,22 +6,10 @@ may change it, for each mount in a file of sysfs.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from vfsmount.fuse.mountpoint import device_number
-
-KIB = 1024  # the largest piece the kernel asks for at once
+from vfsmount.holder import kernel
 
 
 def raise_readahead(mountpoint: str) -> bool:
-    """Make it `KIB`; False where that is not allowed or there is no such mount."""
-    number = device_number(mountpoint)
-    if number is None:
-        return False
-    setting = Path(f"/sys/class/bdi/{number}/read_ahead_kb")
-    try:
-        if int(setting.read_text()) < KIB:
-            setting.write_text(str(KIB))
-    except (OSError, ValueError):
-        return False
-    return True
+    """Make it `kernel.READAHEAD_KIB`; False where that is not allowed or there is no such mount."""
+    number = kernel.connection(mountpoint)
+    return bool(number) and kernel.raise_readahead(number)
