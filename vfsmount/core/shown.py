@@ -29,6 +29,13 @@ class Shown:
         self.end = 0
         self.lost = False
 
+    @classmethod
+    def restored(cls, end: int, head: bytes, tail: bytes) -> Shown:
+        """As it was in another process."""
+        shown = cls()
+        shown.end, shown._head, shown._tail = end, head, tail
+        return shown
+
     def read(self, offset: int, data: Bytes) -> None:
         """Bytes of the version were shown."""
         if self.lost:

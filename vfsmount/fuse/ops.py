@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import stat
-import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -111,15 +108,7 @@ class Operations(pyfuse3.Operations):
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        if not stat.S_ISREG(mode):
-            return _entry(await self._fs.mknod(parent_inode, name, mode & ~ctx.umask, rdev, _maker(ctx)))
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-        fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags, _maker(ctx))
-        try:
-            await self._fs.flush(fh)
-        finally:
-            await self._fs.release(fh)
-        return _entry(attr)
+        return _entry(await self._fs.mknod(parent_inode, name, mode & ~ctx.umask, rdev, _maker(ctx)))
 
     @handler
     async def symlink(
@@ -192,11 +181,13 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        told = []
         for offset, name, attr in await self._fs.readdir(fh, start_id):
             if not pyfuse3.readdir_reply(token, FileNameT(name), _entry(attr), offset):
-                return
+                break
             if name not in (b".", b".."):
-                self._fs.looked_up(attr.ino)
+                told.append(attr.ino)
+        self._fs.all_looked_up(told)
 
     async def releasedir(self, fh: FileHandleT) -> None:
         self._fs.releasedir(fh)
@@ -245,11 +236,6 @@ class Operations(pyfuse3.Operations):
         await self._fs.release(fh)
 
 
-# Numbers are used again. A handle that name_to_handle_at(2) gave for another node, or in another mount,
-# is stale.
-_GENERATION = time.time_ns() // 1_000_000
-
-
 def _maker(ctx: RequestContext) -> Maker:
     return Maker(ctx.uid, ctx.gid)
 
@@ -257,7 +243,9 @@ def _maker(ctx: RequestContext) -> Maker:
 def _entry(attr: Attr) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = InodeT(attr.ino)
-    entry.generation = (_GENERATION + attr.serial) & 0xFFFF_FFFF  # all that the kernel keeps
+    # Numbers are used again. A handle that name_to_handle_at(2) gave for another node, or in another
+    # mount, is stale.
+    entry.generation = attr.generation & 0xFFFF_FFFF  # all that the kernel keeps
     entry.st_mode = ModeT(attr.mode)
     entry.st_nlink = attr.nlink
     entry.st_rdev = attr.rdev

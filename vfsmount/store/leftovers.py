@@ -17,7 +17,7 @@ from vfsmount.core.staging import State
 from vfsmount.errors import LocalIOError
 from vfsmount.store.mounts import start_time
 from vfsmount.store.staged import StagedDetail
-from vfsmount.store.staging import LOCK
+from vfsmount.store.staging import LOCK, is_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,9 @@ def _orphans(staging: Path) -> set[str]:
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         return {
-            d.name for d in staging.iterdir() if d.is_dir() and not (_is_locked(d) and _owner_runs(d.name))
+            d.name
+            for d in staging.iterdir()
+            if d.is_dir() and not is_held(d) and not (_is_locked(d) and _owner_runs(d.name))
         }
     finally:
         os.close(turn)

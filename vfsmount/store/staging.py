@@ -16,18 +16,35 @@ import shutil
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from vfsmount.core.extents import Extents
 from vfsmount.store import syscalls
+from vfsmount.store.mounts import start_time
 from vfsmount.store.syscalls import in_thread, local_error
 
 T = TypeVar("T")
 
 LOCK = "lock"
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process lives that will start the one to go on in a mount's directory; see
+    `StagingArea.hold`."""
+    try:
+        mark = _mark(directory / LOCK)
+    except OSError:
+        return False
+    pid, _, rest = (mark or b"").decode("ascii", "replace").partition(" ")
+    started = rest.partition(" ")[0]
+    return pid.isdigit() and started != "" and start_time(int(pid)) == started
+
+
+def _mark(lock: Path) -> bytes | None:
+    return lock.read_bytes() or None
 
 
 class Content:
@@ -271,6 +288,63 @@ class StagingArea:
 
         await in_thread(sync)
 
+    # --- for who goes on with this mount when this process dies ----------------------------------
+
+    def hold(self, holder: int) -> None:
+        """Keep our directories from other mounts for as long as a process lives, which starts another one
+        like us when we die: its `resume` gets them.
+
+        Raises:
+            LocalIOError.
+        """
+        mark = f"{holder} {start_time(holder)} {self.own}".encode()
+        try:
+            for lock in self._locks.values():
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, mark, 0)
+        except OSError as e:
+            raise local_error(e) from e
+
+    def resume(self, directory: str) -> bool:
+        """Take the place of a process of this very mount that has died; False: it has not yet.
+
+        Raises:
+            LocalIOError: its directory is gone, or another mount has taken it.
+        """
+        with self._turn():
+            try:
+                mark = _mark(self.base / directory / LOCK)
+                held = [directory] if mark is None else self._marked(mark)
+            except OSError as e:
+                raise local_error(e) from e
+            locks = self._claim([d for d in held if d not in self._locks], resuming=True)
+            if directory not in locks:
+                for name in locks:
+                    os.close(self._locks.pop(name))
+                return False
+        before, self.own = self.own, directory
+        self.directory = self.base / directory
+        os.close(self._directory_fd)
+        self._directory_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        numbers = (p.name.partition("-")[0] for p in self.directory.iterdir())
+        self._count = max((int(n) for n in numbers if n.isdigit()), default=0)
+        self.let_go(before)
+        return True
+
+    def _marked(self, mark: bytes) -> list[str]:
+        found = [p for p in self.base.iterdir() if p.is_dir() and _mark(p / LOCK) == mark]
+        return sorted(p.name for p in found)
+
+    def others(self, needed: Container[str]) -> list[str]:
+        """Names of the files in our directories that are not among these."""
+        return [n for directory in self._locks for n in self.contents_in(directory) if n not in needed]
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove files that nobody needs."""
+        for name in names:
+            syscalls.boundary()
+            (self.base / name).unlink(missing_ok=True)
+
     # --- what dead mounts left -----------------------------------------------------------------
 
     def claim_dead(self) -> list[str]:
@@ -286,7 +360,7 @@ class StagingArea:
             fcntl.flock(turn, fcntl.LOCK_EX)
             yield
 
-    def _claim(self, others: list[str]) -> list[str]:
+    def _claim(self, others: list[str], *, resuming: bool = False) -> list[str]:
         claimed = []
         for old in others:
             try:
@@ -301,6 +375,9 @@ class StagingArea:
             except (BlockingIOError, FileNotFoundError):
                 os.close(fd)
                 continue
+            if not resuming and is_held(self.base / old):
+                os.close(fd)
+                continue  # its process died and the next one is about to go on
             self._locks[old] = fd
             claimed.append(old)
         return claimed
@@ -319,6 +396,26 @@ class StagingArea:
             for p in (self.base / directory).iterdir()
             if p.name != LOCK
         }
+
+    def reopen(self, name: str, written: Extents, remote_size: int, sealed: int) -> Content:
+        """A content of the process whose place we have taken, as it was.
+
+        Raises:
+            NoSpace, LocalIOError: it is not there.
+        """
+        try:
+            size = (self.base / name).stat().st_size
+        except OSError as e:
+            raise local_error(e) from e
+        content = Content(self, name, -1)
+        content.size, content.remote_size = size, min(remote_size, size)
+        content.written = written
+        written.cut(size)
+        if size > content.remote_size:
+            written.add(content.remote_size, size)  # no server's bytes
+        content.sealed = min(sealed, size)
+        self.account(written.total)
+        return content
 
     def adopt(self, name: str, size: int, written: Extents, remote_size: int, *, sealed: bool) -> Content:
         """The content of a row of a claimed directory.
@@ -369,8 +466,14 @@ class StagingArea:
             if not self.contents_in(directory):
                 shutil.rmtree(self.base / directory)
 
+    def unhold(self) -> None:
+        """The mount has ended: what is left is for any other."""
+        for lock in self._locks.values():
+            os.ftruncate(lock, 0)
+
     def close(self) -> None:
         """End of the mount: directories with files in them stay, for the next."""
         os.close(self._directory_fd)
+        self.unhold()
         for directory in list(self._locks):
             self.let_go(directory, named=self.named and directory == self.own)

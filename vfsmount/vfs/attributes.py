@@ -19,6 +19,7 @@ from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.errors import AttributeUnsupported, LocalIOError, NoAttribute, NoSpace, NotSupported
 from vfsmount.log import event
 from vfsmount.store.records import AttrRecord, Records
+from vfsmount.store.staged import Move
 from vfsmount.values import NO_ATTRS, Kind, LocalAttrs, Validator, without_number
 from vfsmount.vfs.policy import MountPolicy
 
@@ -233,6 +234,17 @@ class Attributes:
         if node.recorded or node.is_dir or (replaced is not None and replaced.recorded):
             with _only_logged(node, unless=node.kind.is_local):
                 await self._records.rename(folder, *old, *new)
+
+    async def moved_if_not(self, folder: str, node: Node, move: Move) -> None:
+        """As `moved`, where it is not known whether that was done."""
+        old = (move.parent, move.name)
+        below = move.parent + b"/" + move.name if move.parent else move.name
+        left = await self._records.read_name(folder, *old) or await self._records.read_directory(
+            folder, below
+        )
+        if left:
+            with _only_logged(node, unless=node.kind.is_local):
+                await self._records.rename(folder, *old, move.new_parent, move.new_name)
 
     async def folder_removed(self, node: Node) -> None:
         """A vfolder was deleted; `node`: its top directory."""

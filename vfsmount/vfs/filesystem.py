@@ -27,6 +27,7 @@ from vfsmount.errors import (
     InvalidRequest,
     IsADirectory,
     NameTooLong,
+    NoAttribute,
     NotADirectory,
     NotFound,
     NotSupported,
@@ -45,9 +46,11 @@ from vfsmount.vfs.continuity import Journal
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.following import Extend, nothing_to_extend
 from vfsmount.vfs.handles import Attr, DirHandle, Handle, Maker, Opened, SetAttr
+from vfsmount.vfs.notes import together
 from vfsmount.vfs.parts import Parts
 from vfsmount.vfs.policy import MountPolicy, without_set_id
 from vfsmount.vfs.recovery import Report
+from vfsmount.vfs.replay import Operation
 from vfsmount.vfs.staged import staged_of, version_of
 from vfsmount.vfs.status import (
     CacheStatus,
@@ -101,9 +104,7 @@ class Filesystem:
         extend: has the kernel take bytes at the new end of a file that has grown.
         journal: what the next process needs to go on where this one is killed; None: nobody goes on.
         """
-        # Requests are answered that a process read which was killed; it may have done what they ask.
-        self.replaying = False
-        self._journal = journal
+        self._replaying = False
         self._hurried = trio.Event()
         self.policy = policy
         self._client = client
@@ -112,8 +113,10 @@ class Filesystem:
         self._rows = records.staged
         self._records = records
         self.parts = parts = Parts(
-            client, transfers, area, records, policy, nursery, cache, changed, entry_changed, extend
+            client, transfers, area, records, policy, nursery, cache, changed, entry_changed, extend, journal
         )
+        self._notes = parts.notes
+        self._operations = parts.operations
         self._ahead = parts.ahead
         self._attributes = parts.attributes
         self._following = parts.following
@@ -133,6 +136,50 @@ class Filesystem:
         self._handles: dict[int, Handle] = {}
         self._dir_handles: dict[int, DirHandle] = {}
         self._next_fh = 1
+        self._unheard: set[int] = set()  # handles that a killed process may not have told anybody of
+
+    # --- after a crash -------------------------------------------------------------------------
+
+    @property
+    def replaying(self) -> bool:
+        """Whether requests are answered that were read by a process that was killed. It may have done what
+        they ask, which is a success then. Set it before the first of them, take it back after the last."""
+        return self._replaying
+
+    @replaying.setter
+    def replaying(self, yes: bool) -> None:
+        if self._replaying and not yes:
+            self._operations.all_came()
+            self._heard()
+        self._replaying = yes
+
+    def _heard(self) -> None:
+        """Handles that were given out at the end of the last life are in use, or nobody asks for them."""
+        unheard, self._unheard = self._unheard, set()
+        for fh in unheard:
+            self._note_handle(fh)
+
+    def _given(self, node: Node, flags: int | None) -> int | None:
+        """A handle that a killed process has made for this very request, which has come again."""
+        for fh in self._unheard if self._replaying else ():
+            handle: Handle | DirHandle | None = (
+                self._dir_handles.get(fh) if flags is None else self._handles.get(fh)
+            )
+            if handle is None or handle.node is not node:
+                continue
+            if isinstance(handle, DirHandle) or handle.flags == flags:
+                self._unheard.discard(fh)
+                self._note_handle(fh)
+                return fh
+        return None
+
+    def _note_handle(self, fh: int) -> None:
+        if self._notes is None:
+            return
+        if (handle := self._handles.get(fh)) is not None:
+            self._notes.handle(fh, handle)
+        elif (directory := self._dir_handles.get(fh)) is not None:
+            self._notes.directory(fh, directory.node)
 
     # --- attributes ----------------------------------------------------------------------------
 
@@ -155,7 +202,7 @@ class Filesystem:
             ctime_ns=node.ctime_ns or mtime,
             nlink=self._nlink(node, now),
             rdev=local.rdev,
-            serial=node.serial,
+            generation=self.parts.generation + node.serial,
             attr_ttl_s=self._attr_ttl_s(node),
             entry_ttl_s=entry_ttl,
         )
@@ -272,6 +319,7 @@ class Filesystem:
         return self._attr(node)
 
     async def _save_attrs(self, node: Node) -> None:
+        self._inodes.changed(node)
         if node.staged is not None and staged_of(node).dirty:
             await self._recorder.save_attrs(node)  # they belong to a version that is not there yet
         else:
@@ -314,8 +362,23 @@ class Filesystem:
             await self.wait_in_band(ino)
             return
         self._gate.check_writable(node)
+        if value is None:
+            await self._remove_xattr(node, name)
+            return
         self._attributes.set_xattr(node, name, value)
         await self._save_attrs(node)
+
+    async def _remove_xattr(self, node: Node, name: bytes) -> None:
+        with self._operations.of(self._replaying, "removexattr", node.ino, name) as operation:
+            try:
+                self._attributes.get_xattr(node, name)
+            except NoAttribute:
+                if operation.before is None:
+                    raise
+                return
+            operation.begins(node)
+            self._attributes.set_xattr(node, name, None)
+            await self._save_attrs(node)
 
     # --- links and special files ---------------------------------------------------------------
 
@@ -323,26 +386,47 @@ class Filesystem:
         """As symlink(2), for this machine only; counts as a lookup."""
         directory = self._directory(parent)
         attrs = replace(self.policy.for_new(directory, maker, 0), mode=None, target=target)
-        return await self._make_local(directory, name, Kind.LOCAL_LINK, attrs)
+        return await self._make_local("symlink", directory, name, Kind.LOCAL_LINK, attrs)
 
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int = 0, maker: Maker | None = None
     ) -> Attr:
-        """The name of a FIFO, socket or device, for this machine only; counts as a lookup.
+        """The name of a FIFO, socket or device, for this machine only, or an empty file; counts as a lookup.
 
         Raises:
             InvalidRequest: another kind of file.
         """
+        if stat.S_ISREG(mode):
+            return await self._make_file(parent, name, mode, maker)
         kind = _SPECIAL.get(stat.S_IFMT(mode))
         if kind is None:
             raise InvalidRequest("no kind of file that mknod makes")
         directory = self._directory(parent)
         attrs = replace(self.policy.for_new(directory, maker, mode), rdev=rdev)
-        return await self._make_local(directory, name, kind, attrs)
+        return await self._make_local("mknod", directory, name, kind, attrs)
 
-    async def _make_local(self, directory: Node, name: bytes, kind: Kind, attrs: LocalAttrs) -> Attr:
-        node = await self._namespace.make_local(directory, name, kind, attrs)
-        self._inodes.looked_up(node)
+    async def _make_file(self, parent: int, name: bytes, mode: int, maker: Maker | None) -> Attr:
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        with self._operations.of(self._replaying, "mknod", parent, name) as operation:
+            fh, attr = await self._create(operation, parent, name, mode, flags, maker)
+            try:
+                await self.flush(fh)
+            finally:
+                await self.release(fh)
+        return attr
+
+    async def _make_local(
+        self, what: str, directory: Node, name: bytes, kind: Kind, attrs: LocalAttrs
+    ) -> Attr:
+        with self._operations.of(self._replaying, what, directory.ino, name) as operation:
+            node = await self._namespace.make_local(directory, name, kind, attrs, operation)
+            return self._looked_up(node, operation)
+
+    def _looked_up(self, node: Node, operation: Operation) -> Attr:
+        """The last of an operation that makes a name."""
+        with together(self._notes):
+            self._inodes.looked_up(node)
+            operation.done()
         return self._attr(node)
 
     def readlink(self, ino: int) -> bytes:
@@ -365,7 +449,8 @@ class Filesystem:
         with self._writer.holding(node):
             await self._writer.truncate(node, handle.epoch if handle and handle.met else None, size)
             if handle is not None:
-                handle.epoch, handle.met = node.epoch, True
+                handle.epoch = node.epoch
+                self._meets(fh or 0, handle)
             else:
                 # truncate(2) on a path: no close will follow that could record it
                 await self._flush(node)
@@ -384,10 +469,13 @@ class Filesystem:
         if node.unlinked:
             raise Stale("the directory was removed")
         self._ahead.read(node)
+        if (given := self._given(node, None)) is not None:
+            return given
         await self._metadata.names(node)
         fh = self._new_fh()
         self._dir_handles[fh] = DirHandle(node)
         node.opens += 1  # keeps the listing here while somebody reads it
+        self._note_handle(fh)
         return fh
 
     async def readdir(self, fh: int, offset: int) -> Iterator[tuple[int, bytes, Attr]]:
@@ -405,6 +493,10 @@ class Filesystem:
         if offset == 0 or handle.names is None:
             names = [] if handle.node.unlinked else await self._metadata.names(handle.node)
             handle.names = [b".", b"..", *names]
+            if self._notes is not None:
+                self._notes.names(fh, handle)
+        elif not dircache.state_of(handle.node).listed and not handle.node.unlinked:
+            await self._metadata.names(handle.node)  # it was listed by a process that was killed
         ready = await self._metadata.wait_for_names(handle.node, offset + 1)
         stop = len(handle.names) if ready is None else min(2 + ready, len(handle.names))
         return self._entries(handle.node, handle.names, offset, stop)
@@ -423,42 +515,54 @@ class Filesystem:
         """The kernel was told this number by a directory reading."""
         self._inodes.looked_up(self._inodes.get(ino))
 
+    def all_looked_up(self, inos: Iterable[int]) -> None:
+        """As `looked_up`, of a page of them."""
+        self._inodes.all_looked_up([self._inodes.get(ino) for ino in inos])
+
     def releasedir(self, fh: int) -> None:
         """The last close of a directory handle."""
         handle = self._dir_handles.pop(fh, None)
         if handle is not None:
             handle.node.opens -= 1
+            if self._notes is not None:
+                self._notes.directory_closed(fh)
             self._inodes.released(handle.node)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, maker: Maker | None = None) -> Attr:
         """As mkdir(2); counts as a lookup."""
         directory = self._directory(parent)
         attrs = self.policy.for_new(directory, maker, mode, is_dir=True)
-        node = await self._namespace.mkdir(directory, name, attrs)
-        self._inodes.looked_up(node)
-        return self._attr(node)
+        with self._operations.of(self._replaying, "mkdir", parent, name) as operation:
+            node = await self._namespace.mkdir(directory, name, attrs, operation)
+            return self._looked_up(node, operation)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
         """As rmdir(2)."""
-        await self._namespace.rmdir(self._directory(parent), name)
+        with self._operations.of(self._replaying, "rmdir", parent, name) as operation:
+            await self._namespace.rmdir(self._directory(parent), name, operation)
 
     async def unlink(self, parent: int, name: bytes) -> None:
         """As unlink(2)."""
         self._pressure.changed(trio.current_time())
-        await self._namespace.unlink(self._directory(parent), name)
+        with self._operations.of(self._replaying, "unlink", parent, name) as operation:
+            await self._namespace.unlink(self._directory(parent), name, operation)
 
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0
     ) -> None:
         """As renameat2(2)."""
-        await self._namespace.rename(
-            self._directory(parent), name, self._directory(new_parent), new_name, flags
-        )
+        again = self._replaying
+        with self._operations.of(again, "rename", parent, name, new_parent, new_name) as operation:
+            await self._namespace.rename(
+                self._directory(parent), name, self._directory(new_parent), new_name, flags, operation
+            )
 
     # --- files ---------------------------------------------------------------------------------
 
     def _new_fh(self) -> int:
         fh, self._next_fh = self._next_fh, self._next_fh + 1
+        if self._notes is not None and fh >= self._notes.reserved_fh:
+            self._notes.reserve_fhs(fh)
         return fh
 
     def _handle(self, fh: int) -> Handle:
@@ -495,6 +599,8 @@ class Filesystem:
             self._refuse_link(node)
         if node.folder is not None:
             self._gate.check_reachable(node.folder)
+        if (given := self._given(node, flags)) is not None:
+            return Opened(given, keep_cache=False)
         if not writing:
             self._reader.opened(node)
         stale = self._metadata.is_stale(node, self.policy.attr_ttl_s)
@@ -510,6 +616,7 @@ class Filesystem:
             raise
         node.opening -= 1
         self._handles[fh].epoch = node.epoch
+        self._note_handle(fh)
         keep, node.shown_epoch = node.shown_epoch == node.epoch, node.epoch
         return Opened(fh, keep)
 
@@ -540,11 +647,27 @@ class Filesystem:
         self, parent: int, name: bytes, mode: int, flags: int, maker: Maker | None = None
     ) -> tuple[int, Attr]:
         """As open(2) with O_CREAT; counts as a lookup. A new file is recorded by its first flush."""
+        with self._operations.of(self._replaying, "create", parent, name) as operation:
+            fh, attr = await self._create(operation, parent, name, mode, flags, maker)
+            with together(self._notes):
+                self._note_handle(fh)
+                operation.done(fh)
+        return fh, attr
+
+    async def _create(
+        self, operation: Operation, parent: int, name: bytes, mode: int, flags: int, maker: Maker | None
+    ) -> tuple[int, Attr]:
         self._pressure.changed(trio.current_time())
         directory = self._directory(parent)
         exclusive = bool(flags & os.O_EXCL)
         attrs = self.policy.for_new(directory, maker, mode)
-        node, made = await self._namespace.create(directory, name, attrs, exclusive=exclusive)
+        node, made = await self._namespace.create(
+            directory, name, attrs, exclusive=exclusive, operation=operation
+        )
+        before = operation.before
+        if before is not None and before.fh in self._handles and self._handles[before.fh].node is node:
+            self._inodes.looked_up(node)
+            return before.fh, self._attr(node)
         if node.staged is not None:
             fh = self._register(node, flags, made=made)
         else:
@@ -572,7 +695,8 @@ class Filesystem:
                     break
                 handle.epoch = node.epoch
             if node.staged is not None:
-                handle.met = True
+                if not handle.met:
+                    self._meets(fh, handle)
                 changed = await self._writer.read(node, offset, length)
                 counters.staged.gave(len(changed))
                 return changed
@@ -585,8 +709,11 @@ class Filesystem:
                     continue  # replaced while it was on its way, or changed here: look again
                 data = await self._metadata.read_through(node, offset, length)
             if handle.epoch == node.epoch:
-                handle.met = handle.met or bool(data)
+                if not handle.met and data:
+                    self._meets(fh, handle)
                 self._following.shown(node, offset, data)
+                if node.grew and self._notes is not None and offset + len(data) >= node.size:
+                    self._notes.shown(node)
                 return data
         raise Stale("the file was replaced on the server; open it again")
 
@@ -604,9 +731,16 @@ class Filesystem:
                 if last or handle.met or node.unlinked:
                     raise
                 continue  # replaced since it was listed, but this handle has shown nothing of it yet
-            handle.met = True
+            if not handle.met:
+                self._meets(fh, handle)
             self._following.written(node, offset, data)
             return
+
+    def _meets(self, fh: int, handle: Handle) -> None:
+        """It is about to show bytes of this version, or has taken some: it never shows another's."""
+        handle.met = True
+        if self._notes is not None:
+            self._notes.handle(fh, handle)
 
     def ino_of(self, fh: int) -> Ino:
         """The inode an open file handle belongs to."""
@@ -658,6 +792,8 @@ class Filesystem:
 
     def _close(self, fh: int) -> None:
         handle = self._handles.pop(fh)
+        if self._notes is not None:
+            self._notes.closed(fh)
         node = handle.node
         node.opens -= 1
         node.writers -= handle.writable
@@ -690,11 +826,29 @@ class Filesystem:
 
     async def recover(self) -> Report:
         """Take up what mounts that died left behind; call it after `warm`, before the first request."""
-        return await self._recoverer.run()
+        report = await self._recoverer.run()
+        if self._notes is not None:
+            journal = self._notes.journal
+            self._area.hold(journal.holder)
+            journal.append(self._notes.meta())
+            journal.begin()
+        return report
 
     async def resume(self) -> None:
-        """Go on where a process that was killed stopped, in place of `warm` and `recover`; asks no server."""
-        raise NotImplementedError
+        """Go on where a process that was killed stopped, in place of `warm` and `recover`; asks no server.
+
+        Raises:
+            LocalIOError: what it has left cannot be read.
+        """
+        assert self._notes is not None and self.parts.resumer is not None
+        resumed = await self.parts.resumer.run()
+        self.parts.generation = resumed.generation
+        self._handles, self._dir_handles = resumed.handles, resumed.directories
+        self._unheard, self._next_fh = resumed.unheard, resumed.next_fh
+        for fh in self._unheard:  # or what is written next would say that they were heard of
+            self._notes.unheard(fh, self._handles.get(fh), self._dir_handles.get(fh))
+        self._operations.take(resumed.operations)
+        resumed.start()
 
     def refresh(self, path: bytes = b"") -> None:
         """Believe nothing at or below a path that was learnt before now; the next look asks the server.

@@ -15,7 +15,7 @@ class Attr:
     """What stat(2) shows, and for how long (seconds) it may be believed without asking again.
 
     Attributes:
-        serial: tells the inode from an earlier one with its number, see `Node.serial`.
+        generation: tells the inode from an earlier one with its number, in this mount or another.
     """
 
     ino: Ino
@@ -28,7 +28,7 @@ class Attr:
     ctime_ns: int
     nlink: int
     rdev: int
-    serial: int
+    generation: int
     attr_ttl_s: float
     entry_ttl_s: float
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -20,6 +20,7 @@ from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.core.journal import OperationRecord
 from vfsmount.errors import (
     AlreadyExists,
     CrossFolder,
@@ -38,14 +39,16 @@ from vfsmount.errors import (
 from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staged import Move
-from vfsmount.values import Kind, LocalAttrs
+from vfsmount.values import Folder, Kind, LocalAttrs, Validator
 from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.metadata import Metadata
+from vfsmount.vfs.notes import Notes, together
 from vfsmount.vfs.paths import PathGate, check_new_name, child_path, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.removals import Removals
+from vfsmount.vfs.replay import NO_OPERATION, Operation, Request
 from vfsmount.vfs.staged import staged_of, version_of
 from vfsmount.vfs.uploader import Uploader
 from vfsmount.vfs.writer import Writer
@@ -76,6 +79,7 @@ class Namespace:
         gate: PathGate,
         attributes: Attributes,
         policy: MountPolicy,
+        notes: Notes | None = None,
     ) -> None:
         self._client = client
         self._transfers = transfers
@@ -90,39 +94,60 @@ class Namespace:
         self._gate = gate
         self._attributes = attributes
         self._policy = policy
+        self._notes = notes
+        self._unsettled: dict[Request, trio.Event] = {}  # renames of which nobody knows yet how they ended
         self._outdated: set[Node] = set()  # directories whose recorded time is no longer theirs
 
     # --- making --------------------------------------------------------------------------------
 
-    async def mkdir(self, parent: Node, name: bytes, attrs: LocalAttrs) -> Node:
+    async def mkdir(
+        self, parent: Node, name: bytes, attrs: LocalAttrs, operation: Operation = NO_OPERATION
+    ) -> Node:
         """Make a directory; in the mount's root, a vfolder on the default host."""
         self._gate.check_writable(parent)
         check_new_name(parent, name)
-        if await self._metadata.find(parent, name) is not None:
-            raise AlreadyExists("the name is taken")
+        existing = await self._metadata.find(parent, name)
+        if existing is not None:
+            if operation.before is None or not existing.is_dir:
+                raise AlreadyExists("the name is taken")
+            if parent is self._inodes.root:
+                return existing
+            return await self._made(parent, name, existing, attrs)
         if parent is self._inodes.root:
-            return await self._create_folder(name)
+            return await self._create_folder(name, operation)
         asked_at = trio.current_time()
         await self._removals.flush(parent, name=name)
         await self._gate.settled(parent)
         folder = folder_of(parent)
         self._gate.check_reachable(folder)
+        operation.begins()
         with self._unknown_if_lost(parent):
             await self._client.mkdir(folder, child_path(parent, name))
-        existing = parent.entries.get(name)
-        node = existing or self._inodes.add(parent, name, Kind.DIRECTORY, mode=0o755)
-        node.local = attrs
-        node.mtime_ns = node.ctime_ns = time.time_ns()
+        node = parent.entries.get(name) or self._inodes.add(parent, name, Kind.DIRECTORY, mode=0o755)
         node.checked_at = asked_at
         dircache.known_empty(node, asked_at)
         self._changed(parent, name)
+        return await self._made(parent, name, node, attrs)
+
+    async def _made(self, parent: Node, name: bytes, node: Node, attrs: LocalAttrs) -> Node:
+        """What is to be said of a directory that was just made here."""
+        node.local = attrs
+        node.mtime_ns = node.ctime_ns = time.time_ns()
+        self._inodes.changed(node)
         # Rows may be left of a directory of that name that somebody else removed.
-        await self._attributes.removed(folder.id, self._inodes.path(parent), node)
+        await self._attributes.removed(folder_of(parent).id, self._inodes.path(parent), node)
         await self._attributes.save_if_possible(node)
         await self._save_times()
         return node
 
-    async def make_local(self, parent: Node, name: bytes, kind: Kind, attrs: LocalAttrs) -> Node:
+    async def make_local(
+        self,
+        parent: Node,
+        name: bytes,
+        kind: Kind,
+        attrs: LocalAttrs,
+        operation: Operation = NO_OPERATION,
+    ) -> Node:
         """A symlink, FIFO or socket: the server has no form for them, so they live in the records."""
         if parent is self._inodes.root:
             raise NotSupported("files live inside folders; make a folder with mkdir first")
@@ -132,12 +157,15 @@ class Namespace:
         node = await self._metadata.find(parent, name)
         await self._removals.flush(parent, name=name)
         await self._gate.settled(parent)
-        if node is not None or name in parent.entries or parent.unlinked:
+        made = node is not None and operation.before is not None and operation.before.ino == node.ino
+        if not made and (node is not None or name in parent.entries or parent.unlinked):
             raise AlreadyExists("the name is taken")
-        node = self._inodes.add(parent, name, kind, mode=0o644)
-        node.mtime_ns = node.ctime_ns = time.time_ns()
-        node.local = replace(attrs, mtime_ns=node.mtime_ns)  # no server knows when it was made
-        node.size = len(attrs.target)
+        if node is None:
+            node = self._inodes.add(parent, name, kind, mode=0o644)
+            node.mtime_ns = node.ctime_ns = time.time_ns()
+            node.local = replace(attrs, mtime_ns=node.mtime_ns)  # no server knows when it was made
+            node.size = len(attrs.target)
+            operation.begins(node)
         self._changed(parent, name)
         try:
             await self._attributes.save(node)
@@ -149,7 +177,13 @@ class Namespace:
         return node
 
     async def create(
-        self, parent: Node, name: bytes, attrs: LocalAttrs, *, exclusive: bool
+        self,
+        parent: Node,
+        name: bytes,
+        attrs: LocalAttrs,
+        *,
+        exclusive: bool,
+        operation: Operation = NO_OPERATION,
     ) -> tuple[Node, bool]:
         """A new file that exists here only until it is flushed; an existing one as it is. And which it is.
 
@@ -160,6 +194,9 @@ class Namespace:
             raise NotSupported("files live inside folders; make a folder with mkdir first")
         self._gate.check_writable(parent)
         check_new_name(parent, name)
+        node = parent.entries.get(name)
+        if node is not None and operation.before is not None and operation.before.ino == node.ino:
+            return node, True  # by a process that was killed before it could say so
         node = await self._metadata.find(parent, name)
         if node is None:
             await self._removals.flush(parent, name=name)
@@ -167,7 +204,7 @@ class Namespace:
         if node is None and exclusive and listing_age > self._policy.attr_ttl_s:
             await self._refuse_if_there(parent, name)
         if node is None:
-            node = await self._writer.create(parent, name, attrs)
+            node = await self._writer.create(parent, name, attrs, operation)
             self._touch(parent)
             await self._save_times()
             return node, True
@@ -190,16 +227,26 @@ class Namespace:
 
     # --- removing ------------------------------------------------------------------------------
 
-    async def unlink(self, parent: Node, name: bytes) -> None:
+    async def unlink(self, parent: Node, name: bytes, operation: Operation = NO_OPERATION) -> None:
         """Remove a file; who has it open keeps reading it."""
         self._gate.check_writable(parent)
+        if operation.before is not None and not self._is_at(operation.before.ino, parent, name):
+            # A process that was killed has done it; what is there now is another's.
+            if self._policy.sync:
+                await self._removals.flush(parent, name=name)
+            return
         node = await self._metadata.lookup(parent, name)
         if node.is_dir:
             raise IsADirectory("this is a directory")
         self._refuse_link(node)
         with self._writer.holding(node):
             await self._keep_readable(node)
-            await self._unlink(parent, name, node)
+            await self._unlink(parent, name, node, operation)
+
+    def _is_at(self, ino: int, parent: Node, name: bytes) -> bool:
+        """Whether a node that is written down still has this name."""
+        node = parent.entries.get(name)
+        return node is not None and node.ino == ino
 
     async def _keep_readable(self, node: Node) -> None:
         """Fetch what programs have open before its name goes; without room for it they get ESTALE."""
@@ -209,10 +256,11 @@ class Namespace:
             except (NoSpace, Stale) as e:
                 event(_log, logging.INFO, "unlink.unreadable", ino=node.ino, error=type(e).__name__)
 
-    async def _unlink(self, parent: Node, name: bytes, node: Node) -> None:
+    async def _unlink(self, parent: Node, name: bytes, node: Node, operation: Operation) -> None:
         async with self._gate.moving(node), self._exclusion.below(node):
             self._require_still(node, parent, name)
             await self._uploader.stop([node])
+            operation.begins(node)
             if self._is_on_server(node) or _may_be_there(node):
                 self._gate.check_reachable(folder_of(node))
                 version = None if _may_be_there(node) else version_of(node)
@@ -223,24 +271,34 @@ class Namespace:
         if self._policy.sync:
             await self._removals.flush(parent, name=name)
 
-    async def rmdir(self, parent: Node, name: bytes) -> None:
+    async def rmdir(self, parent: Node, name: bytes, operation: Operation = NO_OPERATION) -> None:
         """Remove a directory that is certainly empty.
 
         The server has no such call, only a recursive delete: what somebody else puts into the
         directory between our look and our call is lost (contract 6.3).
         """
         self._gate.check_writable(parent)
-        node = await self._metadata.lookup(parent, name)
-        if not node.is_dir:
-            raise NotADirectory("not a directory")
-        await self._require_empty(node)
+        if operation.before is not None and not self._is_at(operation.before.ino, parent, name):
+            return  # by a process that was killed before it could say so
+        try:
+            if operation.before is not None and parent is self._inodes.root:
+                await self._metadata.refresh(parent, max_age_s=0.0)
+            node = await self._metadata.lookup(parent, name)
+            if not node.is_dir:
+                raise NotADirectory("not a directory")
+            await self._require_empty(node)
+        except NotFound:
+            if operation.before is None:
+                raise
+            return  # as above; only the server knew
         if parent is self._inodes.root:
-            await self._delete_folder(node)
+            await self._delete_folder(node, operation)
             return
         async with self._gate.moving(node):
             self._require_still(node, parent, name)
             if node.entries or self._removals.pending_in(node):
                 raise NotEmpty("the directory is not empty")
+            operation.begins(node)
             await self._delete(parent, node, recursive=True)
             await self._gone(parent, node)
 
@@ -278,7 +336,15 @@ class Namespace:
 
     # --- moving --------------------------------------------------------------------------------
 
-    async def rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int) -> None:
+    async def rename(
+        self,
+        parent: Node,
+        name: bytes,
+        new_parent: Node,
+        new_name: bytes,
+        flags: int,
+        operation: Operation = NO_OPERATION,
+    ) -> None:
         """rename(2), with RENAME_NOREPLACE; a replaced file goes in the same atomic step."""
         if flags & ~RENAME_NOREPLACE:
             raise InvalidRequest("the server cannot exchange two names")
@@ -288,6 +354,8 @@ class Namespace:
         self._gate.check_writable(parent)
         self._gate.check_writable(new_parent)
         check_new_name(new_parent, new_name)
+        if operation.before is not None and await self._was_moved(operation.before, new_parent, new_name):
+            return
         node = await self._metadata.lookup(parent, name)
         target = await self._metadata.find(new_parent, new_name)
         if target is node:
@@ -297,15 +365,23 @@ class Namespace:
         if new_parent is node or self._inodes.is_below(new_parent, node):
             raise InvalidRequest("a directory cannot be moved into itself")
         if parent is root:
-            await self._rename_folder(node, target, new_name)
+            await self._rename_folder(node, target, new_name, operation)
             return
         self._refuse_link(node)
         if target is None:
-            await self._move(parent, name, node, None, new_parent, new_name)
+            await self._move(parent, name, node, None, new_parent, new_name, operation)
             return
         with self._writer.holding(target):
             await self._check_replaceable(node, target)
-            await self._move(parent, name, node, target, new_parent, new_name)
+            await self._move(parent, name, node, target, new_parent, new_name, operation)
+
+    async def _was_moved(self, before: OperationRecord, new_parent: Node, new_name: bytes) -> bool:
+        """Whether a process that was killed before it could say so has done it."""
+        if (settled := self._unsettled.get(before.request)) is not None:
+            await settled.wait()
+        if new_parent is self._inodes.root:
+            await self._metadata.refresh(new_parent, max_age_s=0.0)
+        return self._is_at(before.ino, new_parent, new_name)
 
     async def _check_replaceable(self, node: Node, target: Node) -> None:
         self._refuse_link(target)
@@ -326,6 +402,7 @@ class Namespace:
         target: Node | None,
         new_parent: Node,
         new_name: bytes,
+        operation: Operation,
     ) -> None:
         if node.is_dir:
             await self._removals.flush(node)
@@ -341,28 +418,91 @@ class Namespace:
             folder = folder_of(node).id
             old, new = (self._inodes.path(parent), old_name), (self._inodes.path(new_parent), new_name)
             move = Move(0, folder, *old, *new)
+            operation.begins(node, target, version_of(target) if target is not None else None)
             if self._on_server_or_may_be(node):
                 move = await self._move_recorded(parent, node, target, new_parent, new_name, move)
             else:
                 await self._move_unsent(node, target, new_parent, new_name)
-            # no await until the tree says what the server has
-            current = new_parent.entries.get(new_name)
-            replaced = []
+            await self._moved(parent, node, new_parent, new_name, move)
+        for n in staged:
+            self._uploader.look_at(n)
+
+    async def _moved(self, parent: Node, node: Node, new_parent: Node, new_name: bytes, move: Move) -> None:
+        """The server has moved what it has: say so here, too."""
+        # no await until the tree says what the server has
+        current, old_name = new_parent.entries.get(new_name), node.name
+        replaced = []
+        with together(self._notes):
             if current is not None and current is not node:
                 replaced = self._uploader.rows_of(current)
                 self._inodes.unlink(current)
                 self._writer.let_go(current)
             self._inodes.rename(node, new_parent, new_name)
-            node.ctime_ns = time.time_ns()
-            self._changed(parent, old_name)
-            self._changed(new_parent, new_name)
-            await self._rows.end_move(self._recorder.mount, move, happened=True, replaced=replaced)
-            self._recorder.changed()
-            await self._attributes.moved(folder, node, old, new, current)
-            await self._keep_number(node)
-            await self._save_times()
-        for n in staged:
-            self._uploader.look_at(n)
+            if self._notes is not None and node.staged is not None:
+                self._notes.staged(node)  # it may take another version's place now
+        node.ctime_ns = time.time_ns()
+        self._changed(parent, old_name)
+        self._changed(new_parent, new_name)
+        await self._rows.end_move(self._recorder.mount, move, happened=True, replaced=replaced)
+        self._recorder.changed()
+        old, new = (move.parent, move.name), (move.new_parent, move.new_name)
+        await self._attributes.moved(move.folder, node, old, new, current)
+        await self._keep_number(node)
+        await self._save_times()
+
+    # --- after a crash -------------------------------------------------------------------------
+
+    def hold_move(self, request: Request, node: Node, target: Node | None) -> Callable[[], None]:
+        """A process was killed while it moved a node: nobody uses its path, and who asks for the same
+        again waits, until what is returned is called."""
+        self._unsettled[request] = settled = trio.Event()
+        let_go = self._gate.hold(*(n for n in (node, target) if n is not None and not n.unlinked))
+
+        def end() -> None:
+            let_go()
+            self._unsettled.pop(request, None)
+            settled.set()
+
+        return end
+
+    async def settle_move(self, parent: Node, node: Node, new_parent: Node, move: Move) -> None:
+        """Find out whether that was done, and have everything here say so.
+
+        Raises:
+            VfsError: it cannot be found out now.
+        """
+        mount, new_name = self._recorder.mount, move.new_name
+        if node.parent is new_parent and node.name == new_name:
+            if move.id:  # its rows follow the tree by their numbers
+                await self._rows.end_move(mount, move, happened=False)
+            await self._attributes.moved_if_not(move.folder, node, move)
+            return
+        if node.parent is not parent or node.name != move.name:
+            return
+        if self._on_server_or_may_be(node) and await self.has_moved(folder_of(node), move):
+            await self._moved(parent, node, new_parent, new_name, move)
+        elif move.id:
+            await self._rows.end_move(mount, move, happened=False)
+
+    async def has_moved(self, folder: Folder, move: Move) -> bool:
+        """Whether the server has done a rename that was sent to it."""
+        if await self._look(folder, move.parent, move.name) is not None:
+            return False
+        found, old = await self._look(folder, move.new_parent, move.new_name), move.replaces
+        if isinstance(found, Validator) and old is not None:
+            # What moved had not arrived: the file it was to replace is still there.
+            return not old.matches_listing(found.size, found.mtime_ns)
+        return found is not None
+
+    async def _look(self, folder: Folder, parent: bytes, name: bytes) -> Validator | Kind | None:
+        """What is there: a file's version, DIRECTORY, or None."""
+        path = (parent + b"/" + name if parent else name).decode("utf-8", "surrogateescape")
+        try:
+            return await self._transfers.stat(folder, path)
+        except IsADirectory:
+            return Kind.DIRECTORY
+        except NotFound:
+            return None
 
     async def _keep_number(self, node: Node) -> None:
         """Under its new name it has the number it had; the next mount is to give it the same."""
@@ -442,17 +582,20 @@ class Namespace:
             raise NotSupported("folders whose names begin with a dot are made with the command line only")
         return name.decode()
 
-    async def _create_folder(self, name: bytes) -> Node:
+    async def _create_folder(self, name: bytes, operation: Operation) -> Node:
         if self._policy.only:
             raise NotSupported("this mount shows chosen folders only")
         folder_name = self._folder_name(name)
+        operation.begins()
         folder = await self._client.create_folder(folder_name)
         self._changed(self._inodes.root, name)
         node = self._inodes.root.entries.get(name) or self._metadata.add_folder(name, folder)
         dircache.known_empty(node, trio.current_time())
         return node
 
-    async def _rename_folder(self, node: Node, target: Node | None, new_name: bytes) -> None:
+    async def _rename_folder(
+        self, node: Node, target: Node | None, new_name: bytes, operation: Operation
+    ) -> None:
         if target is not None:
             raise AlreadyExists("a folder cannot replace another")
         folder, name = folder_of(node), self._folder_name(new_name)
@@ -461,6 +604,7 @@ class Namespace:
         self._gate.check_reachable(folder)
         async with self._gate.moving(node), self._exclusion.below(node):
             await self._uploader.stop([n for n in self._inodes.subtree(node) if n.staged is not None])
+            operation.begins(node)
             await self._client.rename_folder(folder, name)
             old = node.name
             if new_name not in self._inodes.root.entries:  # else a new list of folders came first
@@ -469,7 +613,7 @@ class Namespace:
                 self._changed(self._inodes.root, changed)
             dircache.expire(self._inodes.root)
 
-    async def _delete_folder(self, node: Node) -> None:
+    async def _delete_folder(self, node: Node, operation: Operation) -> None:
         folder = folder_of(node)
         if not folder.is_owner:
             raise PermissionDenied("only its owner may delete a folder")
@@ -485,6 +629,7 @@ class Namespace:
         ):
             raise NotEmpty("an upload into this folder is under way")
         async with self._gate.moving(node):
+            operation.begins(node)
             await self._client.delete_folder(folder)
             self._inodes.unlink(node)
             self._changed(self._inodes.root, node.name)

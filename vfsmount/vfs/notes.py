@@ -75,7 +75,9 @@ class Notes:
 
     def meta(self) -> bytes:
         """The mount as a whole."""
-        return record(Tag.META, 0, Meta(self._area.own, self.generation, self._inodes.reserved, self.reserved_fh))
+        return record(
+            Tag.META, 0, Meta(self._area.own, self.generation, self._inodes.reserved, self.reserved_fh)
+        )
 
     def reserve(self, next_serial: int) -> None:
         """See `core.inodes.Notes`."""
@@ -174,6 +176,13 @@ class Notes:
         with self.together():
             self.place(node)
             self.journal.append(record(Tag.HANDLE, fh, value))
+
+    def unheard(self, fh: int, file: Handle | None, directory: DirHandle | None) -> None:
+        """A handle that the process before has given out and maybe nobody was told of."""
+        if file is not None:
+            self.handle(fh, file, unheard=True)
+        elif directory is not None:
+            self.directory(fh, directory.node, unheard=True)
 
     def closed(self, fh: int) -> None:
         """It is closed: whoever closes it again is told nothing else."""

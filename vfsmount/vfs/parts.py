@@ -23,12 +23,14 @@ from vfsmount.values import Ino
 from vfsmount.vfs.ahead import Ahead
 from vfsmount.vfs.attributes import Attributes
 from vfsmount.vfs.conflicts import Conflicts
+from vfsmount.vfs.continuity import Journal
 from vfsmount.vfs.deadline import Pulse
 from vfsmount.vfs.disktier import DiskTier
 from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.following import Extend, Following
 from vfsmount.vfs.metadata import Metadata
 from vfsmount.vfs.namespace import Namespace
+from vfsmount.vfs.notes import Notes
 from vfsmount.vfs.paths import PathGate
 from vfsmount.vfs.pins import Pins
 from vfsmount.vfs.policy import MountPolicy
@@ -38,6 +40,8 @@ from vfsmount.vfs.recent import Recent
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.recovery import Recoverer
 from vfsmount.vfs.removals import Removals
+from vfsmount.vfs.replay import Operations
+from vfsmount.vfs.resuming import Resumer
 from vfsmount.vfs.room import Room
 from vfsmount.vfs.settling import Settling
 from vfsmount.vfs.uploader import Uploader
@@ -60,12 +64,28 @@ class Parts:
         changed: Callable[[Ino], None],
         entry_changed: Callable[[Ino, bytes], None],
         extend: Extend,
+        journal: Journal | None = None,
     ) -> None:
         """Args: as of `Filesystem`. Its services run in `nursery` from here on."""
         self.inodes = InodeTable()
         self.inodes.root.mtime_ns = self.inodes.root.ctime_ns = time.time_ns()
+        generation = time.time_ns() // 1_000_000
         self.recent = Recent()
         self.gate = PathGate(policy)
+        notes = None if journal is None else Notes(journal, self.inodes, self.gate, area, generation)
+        self.generation, self.notes = generation, notes
+        self.inodes.notes = notes
+        tell_changed, tell_entry_changed = changed, entry_changed
+        if notes is not None:
+
+            def changed(ino: Ino) -> None:
+                notes.notice(ino, b"")
+                tell_changed(ino)
+
+            def entry_changed(ino: Ino, name: bytes) -> None:
+                notes.notice(ino, name)
+                tell_entry_changed(ino, name)
+
         self.attributes = Attributes(records, self.inodes, policy)
         self.recorder = Recorder(records, area)
         self.removals = Removals(
@@ -127,6 +147,7 @@ class Parts:
             policy,
             self.queue.put_now,
             lambda *revived: nursery.start_soon(self.conflicts.revived, *revived),
+            notes,
         )
         self.conflicts = Conflicts(
             self.inodes,
@@ -138,6 +159,7 @@ class Parts:
             policy,
             self.queue.put_now,
             entry_changed,
+            notes,
         )
         self.settling = Settling(transfers, self.metadata, self.gate, records, self.conflicts, policy)
         self.uploader = Uploader(
@@ -155,6 +177,7 @@ class Parts:
             self.queue,
             self.pressure,
             self.recent,
+            notes,
         )
         self.namespace = Namespace(
             client,
@@ -170,7 +193,9 @@ class Parts:
             self.gate,
             self.attributes,
             policy,
+            notes,
         )
+        self.operations = Operations(notes)
         self.recoverer = Recoverer(
             transfers,
             self.inodes,
@@ -182,7 +207,31 @@ class Parts:
             policy,
             self.queue.put_now,
         )
+        self.resumer = None
+        if notes is not None:
+            self.resumer = Resumer(
+                transfers,
+                self.inodes,
+                area,
+                records,
+                self.recorder,
+                self.recoverer,
+                self.writer,
+                self.removals,
+                self.settling,
+                self.following,
+                self.namespace,
+                self.gate,
+                policy,
+                notes,
+                nursery,
+                self.queue.put_now,
+                tell_changed,
+                tell_entry_changed,
+            )
         self.usage = HostUsageCache(client, nursery)
         for service in (self.uploader, self.removals, self.settling, self.recorder, self.ahead, self.disk):
             nursery.start_soon(service.run)
         nursery.start_soon(self.pins.run)
+        if notes is not None:
+            nursery.start_soon(notes.journal.run, notes.prepare)

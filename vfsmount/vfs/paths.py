@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 
 import trio
@@ -134,6 +134,19 @@ class PathGate:
                 return self._moving[at]
             at = at.parent
         return None
+
+    def hold(self, *nodes: Node) -> Callable[[], None]:
+        """As `moving`, until what is returned is called: before anybody else can begin."""
+        event = trio.Event()
+        held = [n for n in nodes if n not in self._moving]
+        self._moving.update(dict.fromkeys(held, event))
+
+        def let_go() -> None:
+            for node in held:
+                del self._moving[node]
+            event.set()
+
+        return let_go
 
     @asynccontextmanager
     async def moving(self, node: Node, target: Node | None = None) -> AsyncIterator[None]:

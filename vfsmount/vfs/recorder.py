@@ -54,6 +54,10 @@ class Recorder:
         self._seq += 1
         return self._seq
 
+    def resume(self, seq: int) -> None:
+        """Go on behind the acknowledgements of a process that was killed."""
+        self._seq = seq
+
     async def acknowledge(self, node: Node, *, durable: bool, sealed: bool) -> None:
         """Record the node's content as it is now.
 

@@ -38,7 +38,7 @@ BLIND_WITHIN_S = 5.0
 NAMED = 20  # files in the one line that says what is taken up
 
 
-def _contents_of(detail: StagedDetail) -> Iterator[str]:
+def contents_of(detail: StagedDetail) -> Iterator[str]:
     """Names of the staging files that a row means."""
     yield detail.content
     yield detail.upload
@@ -105,7 +105,7 @@ class Recoverer:
             except VfsError as e:  # it cannot be said under which names they are now
                 event(_log, logging.WARNING, "recovery.postponed", error=str(e))
                 self._area.let_go(directory, named=True)
-        named = {name for found in rows.values() for row, _ in found for name in _contents_of(row.detail)}
+        named = {name for found in rows.values() for row, _ in found for name in contents_of(row.detail)}
         for directory, found in rows.items():
             for row, durable in found:
                 try:
@@ -208,8 +208,12 @@ class Recoverer:
         if older is not None and older.content not in (detail.content, detail.upload):
             (self._area.base / older.content).unlink(missing_ok=True)
 
+    async def take_up(self, row: StagedRow) -> None:
+        """Have a row sent that is ours already."""
+        await self._take_row(row, True)
+
     async def _send(self, row: StagedRow, shown: str, name: bytes) -> None:
-        parent = await self._directory(row.folder, row.parent)
+        parent = await self.directory(row.folder, row.parent)
         if parent is None:
             self._report.left += 1
             return
@@ -287,7 +291,7 @@ class Recoverer:
             return
         if sent is not None and found is not None and found != sent:
             if abs(found.mtime_ns - sent.mtime_ns) <= BLIND_WITHIN_S * 1e9:
-                parent = await self._directory(row.folder, row.parent)
+                parent = await self.directory(row.folder, row.parent)
                 taken = parent.entries if parent is not None else {}
                 await self._send(row, shown, conflict_name(row.name, self._policy.host, time.time(), taken))
                 return
@@ -311,7 +315,7 @@ class Recoverer:
             await self._rows.take_removals_over(directory, self._recorder.mount)
 
     async def _take_removal(self, removal: Removal) -> None:
-        parent = await self._directory(removal.folder, removal.parent)
+        parent = await self.directory(removal.folder, removal.parent)
         if parent is not None and removal.name not in parent.entries:
             self._removals.adopt(parent, removal)
 
@@ -323,7 +327,7 @@ class Recoverer:
                 return node.folder
         return None
 
-    async def _directory(self, folder_id: str, path: bytes) -> Node | None:
+    async def directory(self, folder_id: str, path: bytes) -> Node | None:
         """The node of a directory, made where it is not known yet; None where that cannot be."""
         at = next(
             (n for n in self._inodes.root.entries.values() if n.folder and n.folder.id == folder_id), None

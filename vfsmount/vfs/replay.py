@@ -54,9 +54,7 @@ NO_OPERATION = Operation()  # where nobody goes on when we are killed
 
 
 class _Noted(Operation):
-    def __init__(
-        self, notes: Notes, number: int, request: Request, before: OperationRecord | None
-    ) -> None:
+    def __init__(self, notes: Notes, number: int, request: Request, before: OperationRecord | None) -> None:
         self.before = before
         self._notes = notes
         self._number = number

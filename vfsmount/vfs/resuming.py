@@ -1,0 +1,562 @@
+"""Going on where a process of this very mount was killed: the tree, open files and local content as they were.
+
+The kernel has its numbers and handles still, and programs their open files; what `recovery` does for a mount
+that is gone would be wrong here. Nothing is asked of a server. Three things say what was: the journal for what
+the kernel knows, the records for what was acknowledged, and the staging files for what was written; where they
+differ because we were killed between one and the other, the journal has the tree, and the records have what
+is unsent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+from msgspec.structs import replace
+
+from vfsmount.api.transfer import Transfers
+from vfsmount.core import dircache
+from vfsmount.core.extents import Extents
+from vfsmount.core.inodes import KNOWN_NOTED, PLACE_NOTED, InodeTable, Node
+from vfsmount.core.journal import (
+    DirectoryRecord,
+    Folded,
+    HandleRecord,
+    Meta,
+    NodeRecord,
+    Notice,
+    OperationRecord,
+    ShownRecord,
+    StagedRecord,
+    Tag,
+    gone,
+)
+from vfsmount.core.shown import TAIL, Shown
+from vfsmount.core.staging import State
+from vfsmount.errors import LocalIOError, RemoteUnavailable, VfsError
+from vfsmount.log import event
+from vfsmount.store.records import Records
+from vfsmount.store.staged import Move, StagedDetail, StagedRow
+from vfsmount.store.staging import Content, StagingArea
+from vfsmount.values import NO_ATTRS, ROOT_INO, Ino, Kind, Validator
+from vfsmount.vfs.deadline import within
+from vfsmount.vfs.following import Following
+from vfsmount.vfs.handles import DirHandle, Handle
+from vfsmount.vfs.namespace import Namespace
+from vfsmount.vfs.notes import NOTICED_WITHIN_S, Notes
+from vfsmount.vfs.paths import PathGate, folder_of, remote_path
+from vfsmount.vfs.policy import MountPolicy
+from vfsmount.vfs.recorder import Recorder
+from vfsmount.vfs.recovery import Recoverer, contents_of
+from vfsmount.vfs.removals import Removals
+from vfsmount.vfs.settling import Settling
+from vfsmount.vfs.staged import StagedFile, Upload
+from vfsmount.vfs.writer import Writer
+
+_log = logging.getLogger("vfsmount.vfs.resuming")
+
+# Seen some time, but not to be believed: for a node that was never seen anything would be the same version.
+_LONG_AGO = -1e300
+_TAKE_OVER_S = 5.0  # for a process that was killed to be gone altogether
+_AGAIN_S = 1.0
+_SHOWN_TRIES = 30
+
+
+@dataclass(slots=True)
+class Resumed:
+    """What the filesystem goes on with.
+
+    Attributes:
+        unheard: handles that nobody may have been told of.
+        start: begins what asks the server, once requests can be answered.
+    """
+
+    generation: int
+    next_fh: int
+    start: Callable[[], None]
+    handles: dict[int, Handle] = field(default_factory=dict)
+    directories: dict[int, DirHandle] = field(default_factory=dict)
+    unheard: set[int] = field(default_factory=set)
+    operations: dict[int, OperationRecord] = field(default_factory=dict)
+
+
+class Resumer:
+    """Puts everything back. Used once, before the first request."""
+
+    def __init__(
+        self,
+        transfers: Transfers,
+        inodes: InodeTable,
+        area: StagingArea,
+        records: Records,
+        recorder: Recorder,
+        recoverer: Recoverer,
+        writer: Writer,
+        removals: Removals,
+        settling: Settling,
+        following: Following,
+        namespace: Namespace,
+        gate: PathGate,
+        policy: MountPolicy,
+        notes: Notes,
+        nursery: trio.Nursery,
+        recorded: Callable[[Node], None],
+        changed: Callable[[Ino], None],
+        entry_changed: Callable[[Ino, bytes], None],
+    ) -> None:
+        self._transfers = transfers
+        self._inodes = inodes
+        self._area = area
+        self._rows = records.staged
+        self._recorder = recorder
+        self._recoverer = recoverer
+        self._writer = writer
+        self._removals = removals
+        self._settling = settling
+        self._following = following
+        self._namespace = namespace
+        self._gate = gate
+        self._policy = policy
+        self._notes = notes
+        self._nursery = nursery
+        self._recorded = recorded
+        self._changed = changed
+        self._entry_changed = entry_changed
+        self._nodes: dict[int, Node] = {}
+        self._contents: dict[str, Content] = {}
+        self._tasks: list[Callable[[], Awaitable[None]]] = []
+
+    async def run(self) -> Resumed:
+        """Put everything back.
+
+        Raises:
+            LocalIOError: the journal, the records or the staging area cannot be used.
+        """
+        began = time.monotonic()
+        folded = self._notes.journal.load()
+        meta = folded.decoded(Tag.META, Meta)[0]
+        await self._take_area(meta.area)
+        self._notes.generation, self._notes.reserved_fh = meta.generation, meta.next_fh
+        self._inodes.begin_serials_at(meta.next_serial)
+        self._restore_nodes(folded.decoded(Tag.NODE, NodeRecord))
+        resumed = Resumed(meta.generation, meta.next_fh, self._start)
+        self._restore_handles(folded, resumed)
+        rows, durable_to = await self._rows.read_mount(self._area.own)
+        self._recorder.resume(max([0, *(r.seq for r in rows)]))
+        operations = folded.decoded(Tag.OPERATION, OperationRecord)
+        resumed.operations = operations
+        await self._restore_contents(folded, rows, durable_to)
+        await self._restore_removals()
+        await self._hold_moves(operations)
+        self._take_notices(folded)
+        needed = {name for row in rows for name in contents_of(row.detail)} | self._contents.keys()
+        self._tasks.append(partial(self._tidy, self._area.others(needed)))
+        for content in self._contents.values():
+            content.release()  # who needs it holds it
+        event(
+            _log,
+            logging.INFO,
+            "mount.resumed",
+            inodes=len(self._nodes),
+            files=len(resumed.handles),
+            unsent=len(self._writer.staged),
+            seconds=round(time.monotonic() - began, 3),
+        )
+        return resumed
+
+    async def _take_area(self, directory: str) -> None:
+        with trio.move_on_after(_TAKE_OVER_S):
+            while not self._area.resume(directory):
+                await trio.sleep(0.02)
+            return
+        raise LocalIOError("the process that served this mount before still has its staging directory")
+
+    def _start(self) -> None:
+        for node in self._writer.staged:
+            self._recorded(node)
+        for task in self._tasks:
+            self._nursery.start_soon(self._guarded, task)
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except VfsError as e:
+            event(_log, logging.WARNING, "resume.incomplete", error=str(e))
+        except Exception:
+            # A bug here must not end the mount.
+            _log.exception("resume.bug")
+
+    # --- nodes ---------------------------------------------------------------------------------
+
+    def _restore_nodes(self, found: dict[int, NodeRecord]) -> None:
+        root = self._inodes.root
+        nodes = self._nodes
+        nodes[ROOT_INO] = root
+        if (value := found.pop(ROOT_INO, None)) is not None:
+            root.noted, root.local = KNOWN_NOTED, value.local or NO_ATTRS
+        for ino in found:
+            chain: list[int] = []
+            at = ino
+            while at in found and at not in nodes and at not in chain:
+                chain.append(at)
+                at = found[at].parent
+            for n in reversed(chain):
+                nodes[n] = self._restore_node(n, found[n])
+        for ino, value in found.items():
+            node = nodes[ino]
+            if value.was is not None and (above := nodes.get(value.was[0])) is not None and node.unlinked:
+                node.was, node.ref = (above, value.was[1]), above.ref
+        dircache.state_of(root).listed = True
+
+    def _restore_node(self, ino: int, value: NodeRecord) -> Node:
+        node = self._inodes.restore(
+            ino,
+            value.serial,
+            value.kind,
+            self._nodes.get(value.parent),
+            value.name,
+            folder=value.folder,
+            mode=value.mode,
+        )
+        node.noted = KNOWN_NOTED if value.known else PLACE_NOTED
+        node.lookups = int(value.known)  # at least: how often, nobody knows
+        node.size, node.mtime_ns, node.ctime_ns = value.size, value.mtime_ns, value.ctime_ns
+        if value.validator is not None:
+            node.validator = Validator(*value.validator)
+        node.local = value.local or NO_ATTRS
+        node.recorded, node.grew = value.recorded, value.grew
+        node.checked_at = _LONG_AGO
+        if value.folder is not None and not value.reachable:
+            self._gate.unreachable.add(value.folder.id)
+        return node
+
+    # --- handles -------------------------------------------------------------------------------
+
+    def _restore_handles(self, folded: Folded, resumed: Resumed) -> None:
+        shown = folded.decoded(Tag.SHOWN, ShownRecord)
+        for fh, value in folded.decoded(Tag.HANDLE, HandleRecord).items():
+            node = self._nodes.get(value.ino)
+            if node is None:
+                event(_log, logging.ERROR, "resume.lost_handle", fh=fh, ino=value.ino)
+                continue
+            epoch = node.epoch if value.current else node.epoch - 1
+            resumed.handles[fh] = handle = Handle(node, value.flags, epoch, met=value.met, made=value.made)
+            node.opens += 1
+            node.writers += handle.writable
+            if value.met and node.shown is None:
+                self._restore_shown(node, shown.get(node.ino))
+            self._following.opened(node)
+            if value.unheard or (Tag.HANDLE, fh) in folded.unheard:
+                resumed.unheard.add(fh)
+        for fh, directory in folded.decoded(Tag.DIRECTORY, DirectoryRecord).items():
+            node = self._nodes.get(directory.ino)
+            if node is None:
+                event(_log, logging.ERROR, "resume.lost_handle", fh=fh, ino=directory.ino)
+                continue
+            resumed.directories[fh] = DirHandle(node, folded.names(fh))
+            node.opens += 1
+            if directory.unheard or (Tag.DIRECTORY, fh) in folded.unheard:
+                resumed.unheard.add(fh)
+
+    def _restore_shown(self, node: Node, value: ShownRecord | None) -> None:
+        if value is not None:
+            node.shown = Shown.restored(value.end, value.head, value.tail)
+        else:
+            node.shown = Shown()
+            node.shown.forget()
+            self._tasks.append(partial(self._see_again, node))
+        if node.grew:
+            # The kernel may not have the new size yet.
+            self._tasks.append(partial(self._extend, node))
+
+    async def _extend(self, node: Node) -> None:
+        self._following.grown(node, node.size, None)
+
+    async def _see_again(self, node: Node) -> None:
+        """Have again what a file is known by should it grow, as long as it is the version that was read."""
+        for _ in range(_SHOWN_TRIES):
+            version, shown = node.validator, node.shown
+            if node.staged is not None or node.unlinked or not node.opens or node.kind is not Kind.FILE:
+                return
+            if version is None or shown is None or not shown.lost or not version.size:
+                return
+            try:
+                await self._gate.settled(node)
+                folder, path, start = folder_of(node), remote_path(node), max(0, version.size - TAIL)
+                end = await self._transfers.read_range(
+                    folder, path, start, version.size - start, validator=version
+                )
+                head = await self._transfers.read_range(
+                    folder, path, 0, min(TAIL, version.size), validator=version
+                )
+            except RemoteUnavailable:
+                await trio.sleep(_AGAIN_S)
+                continue
+            except VfsError:
+                return  # another version: who reads it finds out
+            if node.validator == version and node.shown is shown and shown.lost:
+                shown.read(0, head.data)
+                shown.read(start, end.data)
+            return
+
+    # --- local content -------------------------------------------------------------------------
+
+    def _content(
+        self, name: str, *, written: Extents | None = None, remote_size: int = 0, sealed: int = 0
+    ) -> Content:
+        """One content for each file; held by us until all is put back."""
+        content = self._contents.get(name)
+        if content is None:
+            content = self._area.reopen(name, written or Extents(), remote_size, sealed)
+            self._contents[name] = content
+        return content
+
+    async def _restore_contents(self, folded: Folded, rows: list[StagedRow], durable_to: int) -> None:
+        by_id = {row.id: row for row in rows}
+        by_content = {row.detail.content: row for row in rows}
+        taken: set[int] = set()
+        for ino, value in folded.decoded(Tag.STAGED, StagedRecord).items():
+            node = self._nodes.get(ino)
+            row = by_id.get(value.row_id) or by_content.get(value.content)
+            if node is None or node.kind is not Kind.FILE:
+                self._notes.journal.append_later(gone(Tag.STAGED, ino))
+                continue
+            if row is not None:
+                taken.add(row.id)
+                if node.unlinked:  # removed, and killed before the records knew
+                    await self._rows.remove([row.id])
+                    row = None
+            await self._restore_content(node, value, folded.written(ino), row)
+        for row in rows:
+            if row.id not in taken:
+                await self._take_row(row)
+            if row.seq > durable_to and not row.detail.durable:
+                if (content := self._contents.get(row.detail.content)) is not None:
+                    self._recorder.adopted(content)
+            older = row.detail.fallback
+            if older is not None and older.content not in self._contents:
+                self._retire(older)
+
+    def _retire(self, older: StagedDetail) -> None:
+        """What was acknowledged before goes when what came after it is synced."""
+        try:
+            content = self._content(older.content)
+        except LocalIOError:
+            return
+        self._recorder.retire(content.hold())
+
+    async def _restore_content(
+        self, node: Node, value: StagedRecord, later: list[tuple[int, int]], row: StagedRow | None
+    ) -> None:
+        written = Extents([*value.written, *later])
+        try:
+            content = self._content(
+                value.content, written=written, remote_size=value.remote_size, sealed=value.sealed
+            )
+        except LocalIOError:
+            dirty = value.change != value.sent and not node.unlinked
+            if dirty:
+                event(_log, logging.ERROR, "recovery.lost", name=node.name, note="its staging file is gone")
+            self._notes.unstaged(node)
+            return
+        staged = StagedFile(
+            content.hold(),
+            value.base,
+            value.base_exact,
+            value.change,
+            value.acked,
+            value.sent,
+            value.row_id,
+            may_be_there=value.may_be_there,
+        )
+        node.size = content.size
+        if value.stopped is not None:
+            self._take_stopped(staged, *value.stopped)
+        if staged.dirty:
+            node.mtime_ns = node.ctime_ns = max(node.mtime_ns, content.path.stat().st_mtime_ns)
+        if row is not None:
+            self._take_acknowledged(node, staged, row)
+        self._writer.attach(node, staged)
+        if row is not None:
+            await self._put_right(node, staged, row)
+        elif staged.unsent and not node.unlinked:
+            staged.acked = -1
+            await self._recorder.acknowledge(node, durable=False, sealed=node.writers <= 1)
+            self._notes.staged(node)
+        self._writer.let_go(node)
+
+    def _take_stopped(self, staged: StagedFile, name: str, size: int) -> None:
+        try:
+            staged.stopped = (self._content(name).hold(), size)
+        except LocalIOError:
+            pass  # what came too late of it is met as a conflict
+
+    def _take_acknowledged(self, node: Node, staged: StagedFile, row: StagedRow) -> None:
+        detail = row.detail
+        staged.row_id, staged.detail = row.id, detail
+        try:
+            staged.acked_content = self._content(detail.content).hold()
+        except LocalIOError:
+            staged.acked = -1  # what is here now is acknowledged anew
+            return
+        if detail.sealed:
+            staged.acked_content.sealed = max(staged.acked_content.sealed, detail.size)
+        if detail.state is State.SENT and detail.sent is not None:
+            staged.sent, staged.base, staged.base_exact = staged.acked, detail.sent, True
+            staged.may_be_there = False
+            if not staged.dirty:
+                node.validator = detail.sent
+                node.size, node.mtime_ns = detail.sent.size, detail.sent.mtime_ns
+            return
+        base, known = detail.base, staged.base
+        if base is None or known is None or not base.matches_listing(known.size, known.mtime_ns):
+            staged.base, staged.base_exact = base, False
+        if detail.session is not None:
+            self._take_session(staged, detail)
+
+    def _take_session(self, staged: StagedFile, detail: StagedDetail) -> None:
+        """The upload that was under way goes on."""
+        session = detail.session
+        try:
+            content = self._content(detail.upload)
+        except LocalIOError:
+            return
+        if session is None or content.size < detail.upload_size:
+            return
+        whole = detail.upload == detail.content and detail.upload_size == detail.size
+        change = staged.acked if whole else max(staged.acked - 1, 0)
+        content.sealed = max(content.sealed, detail.upload_size)
+        staged.keep_session(session, Upload(content, detail.upload_size, change, 0.0))
+        staged.may_be_there = True
+
+    async def _put_right(self, node: Node, staged: StagedFile, row: StagedRow) -> None:
+        """The row says what the tree says, and the other way round."""
+        parent = node.parent
+        if parent is None:
+            return
+        place = (folder_of(node).id, InodeTable.path(parent), node.name)
+        if place != (row.folder, row.parent, row.name):  # killed in the middle of a rename
+            folder, path, name = place
+            await self._rows.put(replace(row, folder=folder, parent=path, name=name))
+        detail = row.detail
+        if detail.state is State.SENT and detail.sent is not None and staged.acked >= 0:
+            kept = staged.acked_content if detail.sealed else None
+            self._settling.watch(node, row.id, detail, kept, detail.sent)
+
+    async def _take_row(self, row: StagedRow) -> None:
+        """A row of a file that nobody has local content of: it was sent, and is to be looked at again."""
+        detail = row.detail
+        if detail.state is not State.SENT or detail.sent is None:
+            event(_log, logging.WARNING, "resume.unknown_row", state=detail.state.value)
+            await self._recoverer.take_up(row)
+            return
+        parent = await self._recoverer.directory(row.folder, row.parent)
+        if parent is None:
+            return
+        node = parent.entries.get(row.name)
+        if node is None:
+            node = self._inodes.add(parent, row.name, Kind.FILE, mode=0o644)
+            node.validator, node.checked_at = detail.sent, _LONG_AGO
+            node.size, node.mtime_ns, node.ctime_ns = (
+                detail.sent.size,
+                detail.sent.mtime_ns,
+                detail.sent.mtime_ns,
+            )
+        try:
+            content = self._content(detail.content) if detail.sealed else None
+        except LocalIOError:
+            content = None
+        self._settling.watch(node, row.id, detail, content, detail.sent)
+
+    async def _restore_removals(self) -> None:
+        for removal in await self._rows.read_removals(self._area.own):
+            parent = await self._recoverer.directory(removal.folder, removal.parent)
+            if parent is None:
+                continue
+            node = parent.entries.get(removal.name)
+            if node is not None:  # killed before the tree said so: nothing else takes the name before
+                self._inodes.unlink(node)
+                self._writer.let_go(node)
+            self._removals.adopt(parent, removal)
+
+    async def _tidy(self, others: list[str]) -> None:
+        """Delete what nobody needs, once a power cut does not bring back who did."""
+        if others:
+            await self._recorder.sync()
+            self._area.delete(others)
+
+    # --- renames -------------------------------------------------------------------------------
+
+    async def _hold_moves(self, operations: dict[int, OperationRecord]) -> None:
+        """Nobody uses a path that a rename may have changed, until it is known whether it has."""
+        moves = await self._rows.read_moves(self._area.own)
+        known: set[int] = set()
+        for _, value in sorted(operations.items()):
+            what, directory, name, new_directory, new_name = value.request
+            node, parent = self._nodes.get(value.ino), self._nodes.get(directory)
+            new_parent = self._nodes.get(new_directory)
+            if what != "rename" or node is None or parent is None or new_parent is None:
+                continue
+            if node.folder is None or parent is self._inodes.root or new_parent.unlinked or parent.unlinked:
+                continue
+            old = (self._inodes.path(parent), name)
+            new = (self._inodes.path(new_parent), new_name)
+            folder = folder_of(parent)
+            move = Move(0, folder.id, *old, *new, value.replaces)
+            for row in moves:
+                if (row.folder, row.parent, row.name, row.new_parent, row.new_name) == (
+                    folder.id,
+                    *old,
+                    *new,
+                ):
+                    move = replace(move, id=row.id)
+                    known.add(row.id)
+            target = self._nodes.get(value.target)
+            settled = self._namespace.hold_move(value.request, node, target)
+            self._tasks.append(partial(self._settle_move, settled, parent, node, new_parent, move))
+        for row in moves:
+            if row.id not in known:
+                await self._rows.end_move(self._area.own, row, happened=False)
+
+    async def _settle_move(
+        self,
+        settled: Callable[[], None],
+        parent: Node,
+        node: Node,
+        new_parent: Node,
+        move: Move,
+    ) -> None:
+        try:
+            while True:
+                try:
+                    with within(self._policy.deadline_s):
+                        await self._namespace.settle_move(parent, node, new_parent, move)
+                    return
+                except VfsError as e:
+                    if not e.retryable:
+                        raise
+                    event(_log, logging.INFO, "resume.retry", ino=node.ino, error=type(e).__name__)
+                    await trio.sleep(_AGAIN_S)
+        finally:
+            settled()
+
+    # --- what the kernel was told --------------------------------------------------------------
+
+    def _take_notices(self, folded: Folded) -> None:
+        notices = folded.decoded(Tag.NOTICE, Notice)
+        self._notes.begin_notices_at(max([-1, *notices]) + 1)
+        now = time.monotonic()
+        due = [n for _, n in sorted(notices.items()) if now - n.at < NOTICED_WITHIN_S]
+
+        async def tell() -> None:
+            for notice in due:
+                if notice.name:
+                    self._entry_changed(Ino(notice.ino), notice.name)
+                else:
+                    self._changed(Ino(notice.ino))
+
+        self._tasks.append(tell)
