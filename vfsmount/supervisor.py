@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 
 from vfsmount.log import event, redact
@@ -29,10 +29,14 @@ class Supervisor:
     Attributes:
         address: of its socket; "" where there is nobody.
         watchdog_s: it kills us after so long without `alive`; 0: it does not.
+        via: passes messages on where we are not the process that it listens to.
+        main_pid: that process; 0: this one.
     """
 
     address: str = ""
     watchdog_s: float = 0.0
+    via: Callable[[str], None] | None = None
+    main_pid: int = 0
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> Supervisor:
@@ -45,11 +49,11 @@ class Supervisor:
         return cls(address, int(usec) / 1e6 if is_watched else 0.0)
 
     def __bool__(self) -> bool:
-        return bool(self.address)
+        return bool(self.address or self.via)
 
     def ready(self, status: str) -> None:
         """The service is up, and this process is it: the one that was started may have forked."""
-        self._send("READY=1", f"MAINPID={os.getpid()}", _status(status))
+        self._send("READY=1", f"MAINPID={self.main_pid or os.getpid()}", _status(status))
 
     def status(self, text: str) -> None:
         """One line for people."""
@@ -68,6 +72,9 @@ class Supervisor:
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def _send(self, *lines: str) -> None:
+        if self.via is not None:
+            self.via("\n".join(lines))
+            return
         if not self.address:
             return
         name = "\0" + self.address[1:] if self.address.startswith("@") else self.address

@@ -82,6 +82,10 @@ class Client(FileCalls, SharingCalls, DotfileCalls, SessionCalls, TaskCalls):
         """
         return await self._manager.connect()
 
+    def assume(self, info: ServerInfo) -> None:
+        """Begin without `connect`, with what another process of ours has learned from the same server."""
+        self._manager.info = info
+
     async def manager_status(self) -> str:
         """``running``, or ``frozen``: in maintenance.
 

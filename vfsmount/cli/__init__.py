@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     try:
         # Not app.main(), which gives a closed pipe a status of its own.
-        with app.make_context("vfsmount", words.copy()) as ctx:
+        with app.make_context("vfsmount", words.copy(), obj=words) as ctx:
             result = app.invoke(ctx)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as e:

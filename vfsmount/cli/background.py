@@ -17,7 +17,7 @@ import msgspec
 from vfsmount.cli.exit_codes import FAILED, OK, exit_code
 
 
-class _Message(msgspec.Struct):
+class Message(msgspec.Struct):
     """What the child says: exit status 0 and nothing, or a status and a sentence."""
 
     status: int
@@ -35,13 +35,18 @@ def run_in_background(work: Callable[[Callable[[], None]], int]) -> int:
         os.close(read_end)
         _child(work, write_end)
     os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
-        raw = pipe.read()
+    return wait(read_end, pid)
+
+
+def wait(pipe: int, pid: int) -> int:
+    """The exit status that a child says when it is ready or has failed; closes the pipe."""
+    with os.fdopen(pipe, "rb") as messages:
+        raw = messages.read()
     if not raw:
         os.waitpid(pid, 0)
         click.echo("vfsmount: the background process died before it was ready", err=True)
         return FAILED
-    message = msgspec.json.decode(raw, type=_Message)
+    message = msgspec.json.decode(raw, type=Message)
     if message.text:
         click.echo(f"vfsmount: {message.text}", err=True)
     return message.status
@@ -50,7 +55,7 @@ def run_in_background(work: Callable[[Callable[[], None]], int]) -> int:
 def _child(work: Callable[[Callable[[], None]], int], pipe: int) -> None:
     said = False
 
-    def say(message: _Message) -> None:
+    def say(message: Message) -> None:
         nonlocal said
         if not said:
             said = True
@@ -58,26 +63,26 @@ def _child(work: Callable[[Callable[[], None]], int], pipe: int) -> None:
             os.close(pipe)
 
     def ready() -> None:
-        _detach()
-        say(_Message(OK))
+        detach()
+        say(Message(OK))
 
     status = FAILED
     try:
         os.setsid()
         status = work(ready)
-        say(_Message(status, "" if status == OK else "ended before it was ready"))
+        say(Message(status, "" if status == OK else "ended before it was ready"))
     except BaseException as e:
         status = exit_code(e) or FAILED
         if not said:
             text = str(e) if exit_code(e) is not None else "".join(traceback.format_exception(e))
-            say(_Message(status, text))
+            say(Message(status, text))
         else:
             logging.getLogger("vfsmount.cli").exception("mount.died")
     finally:
         os._exit(status)  # nothing of the parent's is to be run twice at exit
 
 
-def _detach() -> None:
+def detach() -> None:
     """Leave the terminal: its hang-up, its directory and its streams are not ours."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)

@@ -24,6 +24,35 @@ def embedded_server(
 
     It ends when its standard input does, so also when we are killed.
     """
+    server = _start(data, dialect)
+    assert server.stdin is not None and server.stdout is not None
+    try:
+        yield _read_env(data / "env" / f"{user}.sh")
+    finally:
+        server.stdin.close()
+        server.stdout.close()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def start_server(data: Path, *, dialect: str) -> tuple[int, int, dict[str, str]]:
+    """As `embedded_server`, for a process that is not ours: two descriptors, and the owner's variables.
+
+    The server ends when every copy of the first is closed, and closes its end of the second then.
+    """
+    server = _start(data, dialect)
+    assert server.stdin is not None and server.stdout is not None
+    fds = os.dup(server.stdin.fileno()), os.dup(server.stdout.fileno())
+    server.stdin.close()
+    server.stdout.close()
+    server.returncode = 0  # it is not ours to wait for
+    return *fds, _read_env(data / "env" / "owner.sh")
+
+
+def _start(data: Path, dialect: str) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-m",
@@ -39,22 +68,16 @@ def embedded_server(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     assert server.stdin is not None and server.stdout is not None and server.stderr is not None
-    try:
-        with server.stderr:
-            readable = select.select([server.stdout], [], [], _START_S)[0]
-            if not readable or not server.stdout.readline():
-                server.kill()
-                said = server.stderr.read().decode(errors="replace").strip().removeprefix("vfsmount: ")
-                raise RemoteUnavailable(f"the embedded server did not start: {said or 'no reason given'}")
-        yield _read_env(data / "env" / f"{user}.sh")
-    finally:
-        server.stdin.close()
-        server.stdout.close()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
+    with server.stderr:
+        readable = select.select([server.stdout], [], [], _START_S)[0]
+        if not readable or not server.stdout.readline():
             server.kill()
+            said = server.stderr.read().decode(errors="replace").strip().removeprefix("vfsmount: ")
+            server.stdin.close()
+            server.stdout.close()
             server.wait()
+            raise RemoteUnavailable(f"the embedded server did not start: {said or 'no reason given'}")
+    return server
 
 
 def _read_env(path: Path) -> dict[str, str]:

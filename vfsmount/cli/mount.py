@@ -10,7 +10,7 @@ import os
 import resource
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +25,13 @@ from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.supervise import as_first_process
 from vfsmount.errors import ConfigError, VfsError
 from vfsmount.fuse.negotiation import MAX_BACKGROUND, MOST_BACKGROUND, InitOptions
+from vfsmount.holder.wire import GENERATION
 from vfsmount.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from vfsmount.fuse.accesslog import AccessLogSpec
     from vfsmount.fuse.exporter import Address
+    from vfsmount.fuse.keeper import Keeper
     from vfsmount.fuse.session import CacheSpec
 
 _log = logging.getLogger("vfsmount.cli.mount")
@@ -217,6 +219,12 @@ class Octal(click.ParamType[int]):
     metavar="MIB",
     help="Begin a new log file after so much; one older is kept, as FILE.1. 0: never.",
 )
+@click.option(
+    "--holder/--no-holder",
+    default=True,
+    show_default=True,
+    help="Have a small process hold the mount, so that a daemon that dies is replaced by another.",
+)
 @click.option("--debug", is_flag=True, help="Log every operation.")
 @click.option("--embedded", is_flag=True, help="Start the embedded server, mount it, stop it with the mount.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data directory of --embedded.")
@@ -245,33 +253,29 @@ def command(
     if data is not None and not embedded:
         raise ConfigError("--data is the data directory of --embedded: add --embedded, or leave it out")
     choices = _choices(mount_options, params)
+    state = (state_dir or places.state_dir()).absolute()
+    data_path = data.absolute() if data else None
+    logs = _Logs(
+        logging.DEBUG if debug else logging.INFO,
+        log_file.absolute() if log_file else None,
+        state / "vfsmount.log",
+        log_format == "json",
+        log_size << 20,
+        debug=debug,
+    )
+    if GENERATION in os.environ:
+        return _as_generation(
+            mountpoint, {} if embedded else flags, choices, state, logs, foreground=foreground
+        )
+    embedding = _Embedding(data_path, dialect, state) if embedded else None
+    if params["holder"] and not mountpoint.startswith("/dev/fd/"):
+        return _behind_holder(mountpoint, choices, embedding, foreground=foreground)
     supervisor = Supervisor.take(os.environ)
     passed = _passed(mountpoint, choices)
-    state = (state_dir or places.state_dir()).absolute()
-    level = logging.DEBUG if debug else logging.INFO
-    as_json, limit = log_format == "json", log_size << 20
-    log_path = log_file.absolute() if log_file else None
-    data_path = data.absolute() if data else None
-    if foreground or (debug and log_path is None):
-        log.setup(level, log_path, stderr=True, as_json=as_json, limit=limit)
-    else:
-        # Whoever goes back to a prompt wants to see what went wrong, not how it went.
-        quiet_level = level if log_path else logging.WARNING
-        log.setup(quiet_level, log_path, stderr=log_path is None, as_json=as_json, limit=limit)
-        if log_path is None:
-            logging.getLogger("vfsmount.api").setLevel(
-                logging.ERROR
-            )  # retries; the sentence at the end tells
+    logs.begin(foreground=foreground)
 
     def work(ready: Callable[[], None]) -> int:
-        from vfsmount.cli.embedded import default_data_dir, embedded_server
-
-        server = (
-            embedded_server(data_path or default_data_dir(state), dialect=dialect)
-            if embedded
-            else nullcontext(os.environ)
-        )
-        with server as environ:
+        with embedding.server() if embedding else nullcontext(os.environ) as environ:
             own = dict.fromkeys(flags) if embedded else flags
             return _mount(mountpoint, own, environ, choices, state, supervisor, ready, passed)
 
@@ -289,12 +293,7 @@ def command(
 
     def in_child(ready: Callable[[], None]) -> int:
         def detached() -> None:
-            # Nobody watches a background mount: what went wrong must be somewhere afterwards.
-            quiet = log_path is None and not debug
-            shown = logging.WARNING if quiet else level
-            kept_in = log_path or state / "vfsmount.log"
-            log.setup(shown, kept_in, stderr=False, as_json=as_json, limit=limit)
-            logging.getLogger("vfsmount.api").setLevel(logging.NOTSET)
+            logs.detach()
             ready()
 
         return work(detached)
@@ -302,6 +301,109 @@ def command(
     name = _place(mountpoint, passed)
     status = run_in_background(in_child)
     return status or _check_answers(name, passed=passed is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Logs:
+    """Where the log goes.
+
+    Attributes:
+        path: where the user wants it; None: nowhere.
+        kept_in: where a mount that nobody watches has it then.
+    """
+
+    level: int
+    path: Path | None
+    kept_in: Path
+    as_json: bool
+    limit: int
+    debug: bool
+
+    def begin(self, *, foreground: bool) -> None:
+        """Until the mount answers; in the foreground, to its end."""
+        if foreground or (self.debug and self.path is None):
+            log.setup(self.level, self.path, stderr=True, as_json=self.as_json, limit=self.limit)
+            return
+        # Whoever goes back to a prompt wants to see what went wrong, not how it went.
+        quiet_level = self.level if self.path else logging.WARNING
+        log.setup(quiet_level, self.path, stderr=self.path is None, as_json=self.as_json, limit=self.limit)
+        if self.path is None:
+            # Retries; the sentence at the end tells.
+            logging.getLogger("vfsmount.api").setLevel(logging.ERROR)
+
+    def detach(self) -> None:
+        """Nobody watches any more: what goes wrong must be somewhere afterwards."""
+        quiet = self.path is None and not self.debug
+        shown = logging.WARNING if quiet else self.level
+        log.setup(shown, self.path or self.kept_in, stderr=False, as_json=self.as_json, limit=self.limit)
+        logging.getLogger("vfsmount.api").setLevel(logging.NOTSET)
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedding:
+    """The embedded server that a mount brings along."""
+
+    data: Path | None
+    dialect: str
+    state: Path
+
+    def server(self) -> AbstractContextManager[Mapping[str, str]]:
+        """Run it while the body runs; its user's variables."""
+        from vfsmount.cli.embedded import default_data_dir, embedded_server
+
+        return embedded_server(self.data or default_data_dir(self.state), dialect=self.dialect)
+
+
+def _behind_holder(
+    mountpoint: str, choices: _Choices, embedding: _Embedding | None, *, foreground: bool
+) -> int:
+    """Start the holder, or become it in the foreground; its daemons come here again, as generations."""
+    from vfsmount.cli import holding
+
+    words = click.get_current_context().find_root().obj
+    start = holding.Start(words, choices.deadline)
+    if embedding is not None:
+        from vfsmount.cli.embedded import default_data_dir, start_server
+
+        start.server = start_server(
+            embedding.data or default_data_dir(embedding.state), dialect=embedding.dialect
+        )
+    if foreground:
+        holding.become(start)
+    status = holding.run(start)
+    return status or _check_answers(mountpoint, passed=False)
+
+
+def _as_generation(
+    mountpoint: str, flags: Flags, choices: _Choices, state: Path, logs: _Logs, *, foreground: bool
+) -> int:
+    """Serve behind a holder: mount for it, or stand by until another one has died."""
+    from vfsmount.fuse.keeper import Keeper
+
+    keeper = Keeper.take(os.environ)
+    assert keeper is not None
+    supervisor = Supervisor(watchdog_s=keeper.supervisor_s, via=keeper.notifier(), main_pid=keeper.holder)
+    keeper.log = "" if foreground else str(logs.path or logs.kept_in)
+    if keeper.first or foreground:
+        logs.begin(foreground=foreground)
+    else:
+        logs.detach()
+
+    def ready() -> None:
+        if not keeper.first:
+            return
+        if foreground:
+            click.echo(f"mounted on {os.path.abspath(mountpoint)}; Ctrl-C unmounts", err=True)
+        else:
+            from vfsmount.cli.background import detach
+
+            logs.detach()
+            detach()
+
+    with _telling_why(supervisor):
+        status = _mount(mountpoint, flags, os.environ, choices, state, supervisor, ready, None, keeper)
+    keeper.ended(status)
+    return status
 
 
 def serve_here(arguments: Sequence[str], flags: Flags, ready: Callable[[], None]) -> int:
@@ -462,6 +564,7 @@ def _mount(
     supervisor: Supervisor,
     ready: Callable[[], None],
     passed: int | None,
+    keeper: Keeper | None = None,
 ) -> int:
     import trio
 
@@ -479,10 +582,16 @@ def _mount(
     settings = load_settings(flags, environ)
     log.add_secret(settings.secret_key)
     records = MountRecords(state)
-    if passed is None:
-        path = prepare(mountpoint, died=records.has_died(real_path(mountpoint)))
-    else:
+    if passed is not None:
         path = shown_name(passed)
+    elif keeper is not None and not keeper.first:
+        path = keeper.told["mountpoint"]
+    else:
+        path = prepare(mountpoint, died=records.has_died(real_path(mountpoint)))
+    if keeper is not None:
+        from vfsmount.fuse.keeper import drop_privileges
+
+        drop_privileges()
     kernel_flags = device.MS_NOSUID | device.MS_NODEV | choices.extra_flags
     if choices.read_only:
         kernel_flags |= device.MS_RDONLY
@@ -516,12 +625,25 @@ def _mount(
         access_log=choices.access_log,
         passed=passed,
         supervisor=supervisor,
+        keeper=keeper,
+        journal=keeper.journal if keeper is not None else None,
+        holder=keeper.holder if keeper is not None else None,
     )
+    if keeper is not None:
+        socket_path = keeper.socket_path(socket_path)
+        keeper.tell = {"mountpoint": path, "socket": str(socket_path or "")}
 
     def answering() -> None:
-        answers_at = str(socket_path or "")
-        started = start_time(os.getpid())
-        alive = MountRecord(path, os.getpid(), started, socket=answers_at, passed=passed is not None)
+        holder = keeper.holder if keeper is not None else 0
+        alive = MountRecord(
+            path,
+            os.getpid(),
+            start_time(os.getpid()),
+            socket=str(socket_path or ""),
+            passed=passed is not None,
+            holder=holder,
+            holder_started=start_time(holder) if holder else "",
+        )
         records.write(alive)
         ready()
 

@@ -108,7 +108,7 @@ def _wait_for_its_end(record: MountRecord, lazy: bool, give_up: float) -> None:
             tell_at = math.inf
             if not _is_draining(record):
                 with suppress(ProcessLookupError):
-                    os.kill(record.pid, signal.SIGTERM)
+                    os.kill(record.lasting[0], signal.SIGTERM)
                 give_up = max(give_up, time.monotonic() + _ENDS_WITHIN_S)
         if time.monotonic() >= give_up:
             raise MountError(

@@ -82,25 +82,24 @@ async def attach_first(
     wanted: negotiation.InitOptions,
     answer: Callable[[bytes], Awaitable[bool]],
     mount_afresh: Callable[[], Awaitable[int]],
-) -> bool:
+) -> tuple[int, bool]:
     """As `attach`, behind a holder: `answer` writes a reply, `mount_afresh` gives another device.
 
     Returns:
-        What `answer` says.
+        The descriptor that pyfuse3 reads, and what `answer` says.
     """
     try:
         introduced = await introduce(request, operations, wanted)
         try:
             large_pieces = await answer(introduced.reply)
-            introduced.take(fd)
+            slot = introduced.take(fd)
         except Exception:
             introduced.give_up()
             raise
     except Exception as e:
         os.close(fd)
-        leave_to_libfuse(await mount_afresh(), operations, e)
-        return False
-    return large_pieces
+        return leave_to_libfuse(await mount_afresh(), operations, e), False
+    return slot, large_pieces
 
 
 async def stop_reading(slot: int, timeout_s: float) -> None:

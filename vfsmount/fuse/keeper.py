@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -49,7 +50,9 @@ class Keeper:
         first: it mounts; every other one takes over.
         holder: the holder's process.
         journal: descriptor of the memory that outlives us.
-        told: what an earlier generation left for us by `ready`.
+        told: what the holder tells, and what an earlier generation left for us by `ready`.
+        log: file where our log goes; "": stderr.
+        tell: for `told` of those who come after us.
         stop_within_s: set when another generation is to take over: seconds that what is in hand may take.
     """
 
@@ -62,6 +65,8 @@ class Keeper:
         self.supervisor_s: float = told["supervisor_s"]
         self.background: bool = told["background"]
         self.takeovers = 0
+        self.log = ""
+        self.tell: dict[str, Any] = {}
         self.init = bytes.fromhex(told["init"])
         self.told = told
         self.stop_within_s = 0.0
@@ -174,14 +179,18 @@ class Keeper:
 
     # --- what it is told -----------------------------------------------------------------------
 
-    def ready(self, log: str, tell: dict[str, Any]) -> None:
+    def socket_path(self, ours: Path | None) -> Path | None:
+        """Where questions are answered: where the first generation did, of whose path clients know."""
+        told = self.told.get("socket")
+        return ours if told is None else Path(told) if told else None
+
+    def ready(self, tell: dict[str, Any]) -> None:
         """We serve.
 
         Args:
-            log: file where our log goes; "": stderr.
             tell: for `told` of those who come after us.
         """
-        wire.send(self._socket, {"op": "ready", "log": log, "tell": tell})
+        wire.send(self._socket, {"op": "ready", "log": self.log, "tell": {**self.tell, **tell}})
 
     def draining(self) -> None:
         """The mount is gone; nobody is to come after us."""

@@ -49,8 +49,15 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = True
     enable_acl = False
 
-    def __init__(self, fs: Filesystem, watch: Watch | None = None) -> None:
+    _fs: Filesystem
+
+    def __init__(self) -> None:
         super().__init__()
+        self.watch: Watch | None = None
+        self.deadline_s = 0.0
+
+    def bind(self, fs: Filesystem, watch: Watch | None = None) -> None:
+        """Say what is served; before the first request."""
         self.watch = watch
         self._fs = fs
         self.deadline_s = fs.policy.deadline_s
@@ -64,7 +71,7 @@ class Operations(pyfuse3.Operations):
     @handler
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         try:
-            return _entry(await self._fs.lookup(parent_inode, name))
+            return entry_of(await self._fs.lookup(parent_inode, name))
         except NotFound:
             _lookups.failed(errno.ENOENT)
             entry = EntryAttributes()  # inode 0: "no such name", and for how long to believe it
@@ -80,7 +87,7 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
-        return _entry(await self._fs.mkdir(parent_inode, name, mode & ~ctx.umask, _maker(ctx)))
+        return entry_of(await self._fs.mkdir(parent_inode, name, mode & ~ctx.umask, _maker(ctx)))
 
     @handler
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
@@ -108,13 +115,13 @@ class Operations(pyfuse3.Operations):
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        return _entry(await self._fs.mknod(parent_inode, name, mode & ~ctx.umask, rdev, _maker(ctx)))
+        return entry_of(await self._fs.mknod(parent_inode, name, mode & ~ctx.umask, rdev, _maker(ctx)))
 
     @handler
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        return _entry(await self._fs.symlink(parent_inode, name, target, _maker(ctx)))
+        return entry_of(await self._fs.symlink(parent_inode, name, target, _maker(ctx)))
 
     @handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
@@ -130,7 +137,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return _entry(await self._fs.getattr(inode))
+        return entry_of(await self._fs.getattr(inode))
 
     @handler
     async def setattr(
@@ -149,7 +156,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return _entry(await self._fs.setattr(inode, change, fh))
+        return entry_of(await self._fs.setattr(inode, change, fh))
 
     @handler
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
@@ -183,7 +190,7 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         told = []
         for offset, name, attr in await self._fs.readdir(fh, start_id):
-            if not pyfuse3.readdir_reply(token, FileNameT(name), _entry(attr), offset):
+            if not pyfuse3.readdir_reply(token, FileNameT(name), entry_of(attr), offset):
                 break
             if name not in (b".", b".."):
                 told.append(attr.ino)
@@ -208,7 +215,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         fh, attr = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags, _maker(ctx))
-        return FileInfo(fh=FileHandleT(fh)), _entry(attr)
+        return FileInfo(fh=FileHandleT(fh)), entry_of(attr)
 
     @handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -240,7 +247,8 @@ def _maker(ctx: RequestContext) -> Maker:
     return Maker(ctx.uid, ctx.gid)
 
 
-def _entry(attr: Attr) -> EntryAttributes:
+def entry_of(attr: Attr) -> EntryAttributes:
+    """What the kernel is told of a node."""
     entry = EntryAttributes()
     entry.st_ino = InodeT(attr.ino)
     # Numbers are used again. A handle that name_to_handle_at(2) gave for another node, or in another

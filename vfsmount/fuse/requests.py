@@ -30,7 +30,7 @@ from vfsmount.errors import VfsError
 from vfsmount.fuse.ops import Operations, entry_of
 from vfsmount.holder.kernel import REQUEST_ROOM
 from vfsmount.log import event
-from vfsmount.vfs.filesystem import Filesystem
+from vfsmount.vfs.filesystem import RESENT, Filesystem
 
 _log = logging.getLogger("vfsmount.fuse.requests")
 
@@ -104,26 +104,40 @@ class Taken:
         self._fs = fs
         self.resent = 0
 
-    def start(self, nursery: trio.Nursery) -> None:
-        """Read until no request of another daemon is left, and have each answered in the nursery.
-
-        They stand at the head of the queue; the first that is not of them has been read by then, and is
-        answered like them.
+    async def run(self, started: trio.Event) -> None:
+        """Answer them; `started` is set when all have been read.
 
         Raises:
             OSError: the mount is gone.
         """
+        self._fs.replaying = True
+        async with trio.open_nursery() as others:
+            async with trio.open_nursery() as resent:
+                self._start(resent, others)
+                started.set()
+            self._fs.replaying = False
+
+    def _start(self, resent: trio.Nursery, others: trio.Nursery) -> None:
+        """Read until no request of another daemon is left, and have each answered in a nursery.
+
+        They stand at the head of the queue; the first that is not of them has been read by then, and is
+        answered like them.
+        """
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         while poll.poll(0):
-            request = parse(os.read(self._fd, REQUEST_ROOM))
-            nursery.start_soon(self._answer, request)
+            try:
+                request = parse(os.read(self._fd, REQUEST_ROOM))
+            except OSError as e:  # the mount is gone, as pyfuse3 will find, too
+                event(_log, logging.DEBUG, "requests.none", errno=e.errno)
+                return
+            (resent if request.is_resent else others).start_soon(self._answer, request)
             if not request.is_resent:
                 return
             self.resent += 1
 
     async def _answer(self, request: Request) -> None:
-        self._fs.replaying = request.is_resent  # for this task, and what it calls
+        RESENT.set(request.is_resent)  # for this task, and what it calls
         code, body = 0, b""
         try:
             body = await self._carry_out(request)
@@ -136,7 +150,14 @@ class Taken:
             _log.exception("request.bug opcode=%d", request.opcode)
         if request.opcode in (_FORGET, _INTERRUPT, _BATCH_FORGET):
             return
-        event(_log, logging.DEBUG, "request.taken_over", opcode=request.opcode, resent=request.is_resent, errno=code)
+        event(
+            _log,
+            logging.DEBUG,
+            "request.taken_over",
+            opcode=request.opcode,
+            resent=request.is_resent,
+            errno=code,
+        )
         head = _REPLY.pack(_REPLY.size + len(body), -code, request.unique)
         try:
             os.writev(self._fd, [head, body] if body else [head])
@@ -149,11 +170,12 @@ class Taken:
             raise FUSEError(errno.ENOSYS)  # as libfuse where pyfuse3 has no handler
         if r.opcode == _READDIRPLUS:
             return await self._read_directory(r)
-        return await handler(self._ops, r)
+        answer: bytes = await handler(self._ops, r)
+        return answer
 
     async def _read_directory(self, r: Request) -> bytes:
         fh, offset, size = struct.unpack_from("=QQI", r.body)
-        page = b""
+        page, told = b"", []
         for number, name, attr in await self._fs.readdir(fh, offset):
             entry = entry_of(attr)
             length = _ENTRY.size + _ATTR.size + _DIRENT.size + len(name)
@@ -162,10 +184,11 @@ class Taken:
                 break
             is_dot = name in (b".", b"..")
             if not is_dot:
-                self._fs.looked_up(attr.ino)
+                told.append(attr.ino)
             head = bytes(_ENTRY.size + _ATTR.size) if is_dot else _entry(entry)
             kind = stat.S_IFMT(entry.st_mode) >> 12
             page += head + _DIRENT.pack(entry.st_ino, number, len(name), kind) + name + bytes(room)
+        self._fs.all_looked_up(told)
         return page
 
 
@@ -212,9 +235,7 @@ def _value(value: bytes, size: int) -> bytes:
 
 
 def _ctx(r: Request, umask: int = 0) -> pyfuse3.RequestContext:
-    return cast(
-        pyfuse3.RequestContext, Request(r.uid, r.gid, r.pid, umask, r.opcode, r.unique, r.node, b"")
-    )
+    return cast(pyfuse3.RequestContext, Request(r.uid, r.gid, r.pid, umask, r.opcode, r.unique, r.node, b""))
 
 
 def _u32(r: Request, at: int) -> int:
@@ -358,10 +379,21 @@ async def _fsync(ops: Operations, r: Request) -> bytes:
 
 
 async def _setxattr(ops: Operations, r: Request) -> bytes:
-    size = _u32(r, 0)
+    size, flags = struct.unpack_from("=II", r.body)
     name, _, rest = r.body[8:].partition(b"\0")
-    # As pyfuse3, which has no way to pass on that it must, or must not, be there already.
-    await ops.setxattr(r.node, pyfuse3.XAttrNameT(name), rest[:size], _ctx(r))
+    attribute, value = pyfuse3.XAttrNameT(name), rest[:size]
+    before = None
+    if flags & (os.XATTR_CREATE | os.XATTR_REPLACE):  # as pyfuse3 looks at it
+        try:
+            before = await ops.getxattr(r.node, attribute, _ctx(r))
+        except FUSEError as e:
+            if e.errno != errno.ENODATA or flags & os.XATTR_REPLACE:
+                raise
+    if before is not None and flags & os.XATTR_CREATE:
+        if r.is_resent and before == value:
+            return b""
+        raise FUSEError(errno.EEXIST)
+    await ops.setxattr(r.node, attribute, value, _ctx(r))
     return b""
 
 

@@ -13,9 +13,8 @@ import queue
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,11 +28,10 @@ from vfsmount.config import ApiSettings
 from vfsmount.errors import ConfigError, LocalIOError, MountError, VfsError
 from vfsmount.fuse import device
 from vfsmount.fuse.accesslog import AccessLog, AccessLogSpec, Names, open_access_log
-from vfsmount.fuse.attach import attach, stop_reading
-from vfsmount.fuse.kernelahead import raise_readahead
+from vfsmount.fuse.attachment import Attachment, First, Passed, Successor, read_requests, tell_of
+from vfsmount.fuse.keeper import Keeper
 from vfsmount.fuse.mountpoint import device_number
 from vfsmount.fuse.negotiation import InitOptions
-from vfsmount.fuse.ops import Operations
 from vfsmount.fuse.stacks import shown_on_signal
 from vfsmount.fuse.supervision import Supervision
 from vfsmount.log import event
@@ -41,6 +39,7 @@ from vfsmount.store.blockcache import BlockCache
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.supervisor import Supervisor
+from vfsmount.vfs.continuity import Journal
 from vfsmount.vfs.control import Control
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.filesystem import Filesystem
@@ -71,6 +70,9 @@ class MountSpec:
         metrics: where Prometheus finds the counters; None: nowhere.
         access_log: where every request is written down; None: nowhere.
         passed: descriptor on which somebody else has mounted (fuse.passed); None: we mount.
+        keeper: the holder behind which we are one of several; None: there is none.
+        journal: descriptor of the memory in which the next one finds how to go on; None: there is no next one.
+        holder: the process that lives as long as that memory.
         supervisor: who started us and wants to hear how it goes.
     """
 
@@ -86,6 +88,9 @@ class MountSpec:
     access_log: AccessLogSpec | None = None
     passed: int | None = None
     supervisor: Supervisor = field(default_factory=Supervisor)
+    keeper: Keeper | None = None
+    journal: int | None = None
+    holder: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,22 +177,42 @@ async def serve(spec: MountSpec, ready: Callable[[], None]) -> list[UnsentFile]:
     Raises:
         MountError, AuthFailed, RemoteUnavailable and others: nothing was mounted.
     """
-    with shown_on_signal():  # before there are other threads, and before anything can hang
-        return await _serve_with_stores(spec, ready)
+    try:
+        with shown_on_signal():  # before there are other threads, and before anything can hang
+            async with trio.open_nursery() as nursery:
+                if spec.keeper is not None:
+                    nursery.start_soon(spec.keeper.run)
+                unsent = await _serve_a_client(spec, ready)
+                nursery.cancel_scope.cancel()
+            return unsent
+    except ExceptionGroup as group:
+        raise _the_one(group) from group
 
 
-async def _serve_with_stores(spec: MountSpec, ready: Callable[[], None]) -> list[UnsentFile]:
+async def _serve_a_client(spec: MountSpec, ready: Callable[[], None]) -> list[UnsentFile]:
+    async with Client(spec.settings) as client:
+        attachment = _attachment(spec)
+        await attachment.prepare(client)
+        return await _serve_with_stores(spec, client, attachment, ready)
+
+
+def _attachment(spec: MountSpec) -> Attachment:
+    if spec.passed is not None:
+        return Passed(spec, spec.passed, _linger_s(spec.policy))
+    if spec.keeper is None:
+        return Attachment(spec)
+    return First(spec, spec.keeper) if spec.keeper.first else Successor(spec, spec.keeper)
+
+
+async def _serve_with_stores(
+    spec: MountSpec, client: Client, attachment: Attachment, ready: Callable[[], None]
+) -> list[UnsentFile]:
     area = StagingArea(spec.state_dir)
     records = cache = None
     try:
         cache = _open_cache(spec.cache)
         records = Records(spec.state_dir / "records.sqlite")
-        async with Client(spec.settings) as client:
-            with within(spec.policy.deadline_s):
-                await client.connect()
-            return await _serve(spec, client, area, records, cache, ready)
-    except ExceptionGroup as group:
-        raise _the_one(group) from group
+        return await _serve(spec, client, area, records, cache, attachment, ready)
     finally:
         if records is not None:
             records.close()
@@ -231,9 +256,11 @@ async def _serve(
     area: StagingArea,
     records: Records,
     cache: BlockCache | None,
+    attachment: Attachment,
     ready: Callable[[], None],
 ) -> list[UnsentFile]:
     notifier = Notifier()
+    keeper = spec.keeper
     async with trio.open_nursery() as nursery:
         fs = Filesystem(
             client,
@@ -246,30 +273,45 @@ async def _serve(
             notifier.drop_entry,
             cache,
             notifier.extend,
+            journal := None if spec.journal is None else Journal(spec.journal, spec.holder),
         )
-        here = spec.passed is None
-        supervision = Supervision(spec.supervisor, fs, spec.mountpoint, here=here)
+        supervision = Supervision(spec.supervisor, fs, attachment.mountpoint, here=spec.passed is None)
         nursery.start_soon(supervision.run)
-        with within(spec.policy.deadline_s):
-            await fs.warm()
-        await fs.recover()
+        if journal is not None and not journal.is_empty:
+            await fs.resume()
+        else:
+            await _begin(spec, client, fs)
         nursery.start_soon(measure_lag)
         watch = _open_access_log(spec.access_log, fs)
-        leave = await _mount(spec, Operations(fs, watch))
-        large_pieces = raise_readahead(spec.mountpoint)
-        event(_log, logging.INFO, "mount.ready", mountpoint=spec.mountpoint, large_pieces=large_pieces)
-        async with _answering_questions(fs, spec) as control:
+        attachment.operations.bind(fs, watch)
+        await attachment.begin(fs, nursery)
+        event(
+            _log,
+            logging.INFO,
+            "mount.ready",
+            mountpoint=attachment.mountpoint,
+            large_pieces=attachment.large_pieces,
+        )
+        async with _answering_questions(fs, spec, attachment.mountpoint) as control:
             with _observed(spec, fs, watch):
                 with notifier.running():
-                    await _answer_requests(fs, leave, supervision, ready)
+                    await _answer_requests(fs, spec, client, attachment, supervision, ready)
                 pyfuse3.close(unmount=False)
                 control.drain_begins()
                 supervision.drain_begins()
+                if keeper is not None:
+                    keeper.draining()
                 unsent = await _drained(fs)
-        event(_log, logging.INFO, "mount.ended", mountpoint=spec.mountpoint, unsent=len(unsent))
+        event(_log, logging.INFO, "mount.ended", mountpoint=attachment.mountpoint, unsent=len(unsent))
         nursery.cancel_scope.cancel()
     await fs.close()
     return unsent
+
+
+async def _begin(spec: MountSpec, client: Client, fs: Filesystem) -> None:
+    with within(spec.policy.deadline_s):
+        await fs.warm()
+    await fs.recover()
 
 
 def _open_access_log(spec: AccessLogSpec | None, fs: Filesystem) -> AccessLog | None:
@@ -291,15 +333,16 @@ def _observed(spec: MountSpec, fs: Filesystem, log: AccessLog | None) -> Iterato
 
 
 @asynccontextmanager
-async def _answering_questions(fs: Filesystem, spec: MountSpec) -> AsyncIterator[Control]:
+async def _answering_questions(fs: Filesystem, spec: MountSpec, mountpoint: str) -> AsyncIterator[Control]:
     """Serve the control socket while the body runs; a mount without one is a mount all the same."""
-    control = Control(fs, spec.mountpoint, device_number(spec.mountpoint))
+    control = Control(fs, mountpoint, device_number(mountpoint), spec.keeper)
+    path = spec.keeper.socket_path(spec.socket) if spec.keeper is not None else spec.socket
     try:
-        listening = places.listen_private(spec.socket) if spec.socket else None
+        listening = places.listen_private(path) if path else None
     except ConfigError as e:
         event(_log, logging.WARNING, "control.unavailable", error=str(e))
         listening = None
-    if listening is None or spec.socket is None:
+    if listening is None or path is None:
         yield control
         return
     listening.setblocking(False)
@@ -312,58 +355,37 @@ async def _answering_questions(fs: Filesystem, spec: MountSpec) -> AsyncIterator
             nursery.cancel_scope.cancel()
     finally:
         listening.close()
-        spec.socket.unlink(missing_ok=True)
-
-
-async def _mount(spec: MountSpec, operations: Operations) -> Callable[[], Awaitable[None]]:
-    """Mount, or take over what was mounted; returns what ends the mount, or our part in it.
-
-    Raises:
-        MountError
-    """
-    passed = spec.passed is not None
-    fd = device.mount(spec.mountpoint, spec.kernel) if spec.passed is None else spec.passed
-
-    def unmount() -> None:
-        device.unmount(spec.mountpoint, lazy=True)
-
-    def afresh(fd: int) -> int:
-        # The old connection ends with its descriptor, and with an error for who uses it already.
-        os.close(fd)
-        unmount()
-        return device.mount(spec.mountpoint, spec.kernel)
-
-    try:
-        slot = await attach(fd, operations, spec.init, None if passed else afresh)
-    except BaseException:
-        if not passed:
-            with suppress(MountError):  # the first error is the one to tell
-                unmount()
-        raise
-    if passed:
-        return partial(stop_reading, slot, _linger_s(spec.policy))
-    # From a thread: the kernel may want an answer of ours before it lets go.
-    return partial(trio.to_thread.run_sync, unmount)
+        path.unlink(missing_ok=True)
 
 
 async def _answer_requests(
     fs: Filesystem,
-    leave: Callable[[], Awaitable[None]],
+    spec: MountSpec,
+    client: Client,
+    attachment: Attachment,
     supervision: Supervision,
     ready: Callable[[], None],
 ) -> None:
     """Serve until the mount is gone: by umount(8), by fusermount3, or by a signal to us."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_obey_signals, fs, leave, nursery.cancel_scope)
+        await nursery.start(_obey_signals, fs, attachment.leave, nursery.cancel_scope)
         nursery.start_soon(supervision.wait_until_it_answers)
         ready()
-        await pyfuse3.main()
+        if spec.keeper is not None:
+            spec.keeper.ready({"server": tell_of(client)})
+        await read_requests(attachment, spec.keeper)
         nursery.cancel_scope.cancel()
 
 
-async def _obey_signals(fs: Filesystem, leave: Callable[[], Awaitable[None]], stop: trio.CancelScope) -> None:
+async def _obey_signals(
+    fs: Filesystem,
+    leave: Callable[[], Awaitable[None]],
+    stop: trio.CancelScope,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
     has_terminal = _has_terminal()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
         async for number in signals:
             event(_log, logging.INFO, "mount.signal", signal=signal.Signals(number).name)
             if number == signal.SIGHUP and not has_terminal:

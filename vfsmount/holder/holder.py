@@ -83,8 +83,8 @@ class Holder:
         for end in (wake, wake_end):
             end.setblocking(False)
         signal.set_wakeup_fd(wake_end.fileno(), warn_on_full_buffer=False)
-        for number in (*FORWARDED, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
+        for caught in (*FORWARDED, signal.SIGCHLD):
+            signal.signal(caught, lambda *_: None)
         self._serving = self._start(self._command)
         while True:
             poll = select.poll()
@@ -239,7 +239,12 @@ class Holder:
 
     def _on_upgrade(self, c: Child, m: wire.Message) -> None:
         if m["protocol"] != wire.PROTOCOL:
-            c.send({"op": "upgrade-failed", "why": "it speaks to holders in another way: unmount, and mount again"})
+            c.send(
+                {
+                    "op": "upgrade-failed",
+                    "why": "it speaks to holders in another way: unmount, and mount again",
+                }
+            )
             return
         if not self._init or self._serving is not c or (self._next is not None and self._next.candidate):
             c.send({"op": "upgrade-failed", "why": "this mount cannot be handed over now"})
@@ -297,7 +302,7 @@ class Holder:
         self._serving = None
         if dead.status is not None or dead.draining or not self._is_ready:
             self._finish(status)
-        if not self._init or self._is_gone():
+        if not self._init:
             self._give_up("the daemon of this mount has died, and no other can take its place", status)
         now = time.monotonic()
         self._unserved = now
@@ -322,7 +327,9 @@ class Holder:
         self._deaths = [at for at in self._deaths if now - at < _WITHIN_S]
         self._deaths.append(now)
         if len(self._deaths) > self._deaths_allowed:
-            self._give_up(f"the daemon died {len(self._deaths)} times within a minute, at last of {self._why}")
+            self._give_up(
+                f"the daemon died {len(self._deaths)} times within a minute, at last of {self._why}"
+            )
 
     def _is_gone(self) -> bool:
         poll = select.poll()
@@ -331,6 +338,8 @@ class Holder:
 
     def _ask_again(self) -> None:
         """Have the kernel send again what the dead one had read; where it cannot, begin anew."""
+        if self._is_gone():
+            return  # unmounted; who comes next sends what is left
         try:
             if self._may_resend and kernel.can_resend(self._init):
                 kernel.resend(self._fd)

@@ -115,9 +115,7 @@ def _helper() -> str | None:
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """Exit status and stderr of a program that ends soon; -1: it did not."""
     read_end, write_end = os.pipe()
-    pid = os.posix_spawn(
-        command[0], command, environment, file_actions=[(os.POSIX_SPAWN_DUP2, write_end, 2)]
-    )
+    pid = os.posix_spawn(command[0], command, environment, file_actions=[(os.POSIX_SPAWN_DUP2, write_end, 2)])
     os.close(write_end)
     give_up, said = time.monotonic() + _HELPER_S, b""
     try:

@@ -19,6 +19,8 @@ class MountRecord(msgspec.Struct, frozen=True):
         unsent: (name, where it is kept) of what could not be sent.
         socket: where it answers questions (vfs.control); "": it does not.
         passed: somebody else mounted, and has to unmount.
+        holder, holder_started: the process behind which daemons change (`vfsmount.holder`), as `pid` and
+            `started`; 0: the mount ends with its daemon.
     """
 
     mountpoint: str
@@ -28,6 +30,13 @@ class MountRecord(msgspec.Struct, frozen=True):
     unsent: tuple[tuple[str, str], ...] = ()
     socket: str = ""
     passed: bool = False
+    holder: int = 0
+    holder_started: str = ""
+
+    @property
+    def lasting(self) -> tuple[int, str]:
+        """The process with which the mount ends, and when it started."""
+        return (self.holder, self.holder_started) if self.holder else (self.pid, self.started)
 
 
 def start_time(pid: int) -> str:
@@ -98,5 +107,6 @@ def _text(path: str) -> str:
 
 
 def is_alive(record: MountRecord) -> bool:
-    """Whether the daemon of a record still runs."""
-    return not record.ended and bool(record.started) and start_time(record.pid) == record.started
+    """Whether the daemon of a record still runs, or the holder that will have another."""
+    pid, started = record.lasting
+    return not record.ended and bool(started) and start_time(pid) == started

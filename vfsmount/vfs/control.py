@@ -18,7 +18,7 @@ import logging
 import os
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import trio
@@ -54,15 +54,37 @@ class Request(msgspec.Struct):
     recursive: bool = False
     pin: bool = False
     level: str = ""
+    command: list[str] = []
+
+
+class Keeper(Protocol):
+    """What keeps the mount while daemons change.
+
+    Attributes:
+        holder: its process.
+        number: of this daemon, from 1.
+        takeovers: how often another one took over.
+    """
+
+    holder: int
+    number: int
+    takeovers: int
+
+    async def upgrade(self, command: list[str]) -> str:
+        """Have what this command starts take over; returns only where it does not, why."""
 
 
 class Control:
     """Answers requests about one `Filesystem`."""
 
-    def __init__(self, fs: Filesystem, mountpoint: str, device: str | None = None) -> None:
+    def __init__(
+        self, fs: Filesystem, mountpoint: str, device: str | None = None, keeper: Keeper | None = None
+    ) -> None:
         """Args:
         device: major:minor of the mount, by which a stranger tells it from another one over it.
+        keeper: None: the mount ends with this process.
         """
+        self._keeper = keeper
         self._fs = fs
         self._mountpoint = mountpoint
         self._device = device
@@ -157,6 +179,10 @@ class Control:
                 for at in range(0, len(pins), MAX_LISTED):
                     await _send(stream, {"pins": pins[at : at + MAX_LISTED]})
                 await _send(stream, {"done": True})
+            case "upgrade":
+                if self._keeper is None:
+                    raise InvalidRequest("this mount has no holder: it was mounted with --no-holder")
+                await _send(stream, {"error": await self._keeper.upgrade(request.command)})
             case "folders":
                 folders = [{"name": _text(name), "id": ident} for name, ident in self._fs.folders()]
                 for at in range(0, len(folders), MAX_LISTED):
@@ -193,6 +219,9 @@ class Control:
         limit = max(0, min(limit, MAX_LISTED))
         return {
             **self._hello(),
+            "holder": self._keeper.holder if self._keeper is not None else None,
+            "generation": self._keeper.number if self._keeper is not None else 1,
+            "takeovers": self._keeper.takeovers if self._keeper is not None else 0,
             "unsent_files": len(status.unsent),
             "unsent_bytes": status.unsent_bytes,
             "oldest_s": status.oldest_s,

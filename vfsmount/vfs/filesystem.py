@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +69,9 @@ _log = logging.getLogger("vfsmount.vfs")
 # Setting or reading it waits. Reading is the better way: the kernel locks a file while an attribute is
 # set, and has an error for the next who closes it when the process that sets it is killed.
 WAIT_ATTRIBUTE = b"user.vfsmount.wait"
+
+# Whether the request that a task answers may be one that a killed process had read, while `replaying`.
+RESENT: ContextVar[bool] = ContextVar("RESENT", default=True)
 
 _KEEP_S = 5.0  # for what was read to reach the disk when the mount ends
 
@@ -139,6 +143,14 @@ class Filesystem:
         self._unheard: set[int] = set()  # handles that a killed process may not have told anybody of
 
     # --- after a crash -------------------------------------------------------------------------
+
+    @property
+    def _replaying(self) -> bool:
+        return self._is_replaying and RESENT.get()
+
+    @_replaying.setter
+    def _replaying(self, yes: bool) -> None:
+        self._is_replaying = yes
 
     @property
     def replaying(self) -> bool:
