@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 import msgspec
 
-Action = Literal["status", "reset", "stall", "delay", "cut_down", "cut_up", "lose_reply", "refuse_token"]
+Action = Literal[
+    "status", "reset", "stall", "delay", "cut_down", "cut_up", "lose_reply", "hold_reply", "refuse_token"
+]
 Half = Literal["manager", "storage"]
 
 

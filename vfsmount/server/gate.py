@@ -97,6 +97,8 @@ async def _with_faults(
     reply = await _answer(half, server, request, handler)
     if rule.action == "lose_reply":
         raise ConnectionResetError("the work is done, nobody hears of it")
+    if rule.action == "hold_reply":
+        await server.faults.stalled()
     if rule.action == "cut_down":
         return await _cut(request, reply, rule.after_bytes)
     return reply

@@ -47,6 +47,7 @@ from vfsmount.vfs.continuity import Journal
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.following import Extend, nothing_to_extend
 from vfsmount.vfs.handles import Attr, DirHandle, Handle, Maker, Opened, SetAttr
+from vfsmount.vfs.metadata import MOST_PROBED
 from vfsmount.vfs.notes import together
 from vfsmount.vfs.parts import Parts
 from vfsmount.vfs.policy import MountPolicy, without_set_id
@@ -507,11 +508,32 @@ class Filesystem:
             handle.names = [b".", b"..", *names]
             if self._notes is not None:
                 self._notes.names(fh, handle)
-        elif not dircache.state_of(handle.node).listed and not handle.node.unlinked:
-            await self._metadata.names(handle.node)  # it was listed by a process that was killed
+            handle.restored = False
         ready = await self._metadata.wait_for_names(handle.node, offset + 1)
         stop = len(handle.names) if ready is None else min(2 + ready, len(handle.names))
+        if handle.restored and not handle.node.unlinked:
+            stop = await self._find_again(handle, offset)
         return self._entries(handle.node, handle.names, offset, stop)
+
+    async def _find_again(self, handle: DirHandle, offset: int) -> int:
+        """Have nodes for names that a process listed which was killed; up to which number there are.
+
+        A listing that is cut may lack them, so some are asked for one by one; the caller comes again.
+        """
+        directory, names = handle.node, handle.names or []
+        if not dircache.state_of(directory).listed:
+            await self._metadata.names(directory)
+        if not dircache.state_of(directory).cut:
+            return len(names)
+        asked = 0
+        for number in range(max(offset, 2), len(names)):
+            if names[number] in directory.entries:
+                continue
+            if asked == MOST_PROBED:
+                return number
+            asked += 1
+            await self._metadata.find(directory, names[number])
+        return len(names)
 
     def _entries(
         self, directory: Node, names: list[bytes], offset: int, stop: int

@@ -87,7 +87,12 @@ class Handle:
 
 @dataclass(slots=True)
 class DirHandle:
-    """One open directory: its names, dots included, as they were when it was opened or rewound."""
+    """One open directory: its names, dots included, as they were when it was opened or rewound.
+
+    Attributes:
+        restored: a process that was killed has looked at them, and not all of them are known here.
+    """
 
     node: Node
     names: list[bytes] | None = None
+    restored: bool = False

@@ -257,7 +257,7 @@ class Resumer:
             if node is None:
                 event(_log, logging.ERROR, "resume.lost_handle", fh=fh, ino=directory.ino)
                 continue
-            resumed.directories[fh] = DirHandle(node, folded.names(fh))
+            resumed.directories[fh] = DirHandle(node, folded.names(fh), restored=True)
             node.opens += 1
             if directory.unheard or (Tag.DIRECTORY, fh) in folded.unheard:
                 resumed.unheard.add(fh)
