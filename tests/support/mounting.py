@@ -38,18 +38,21 @@ def vfsmount(
 class Mounted:
     """One mount for as long as the ``with`` block lasts.
 
+    Args:
+        holder: whether one daemon follows another; else the mount ends with its daemon.
+
     Attributes:
         path: the mountpoint.
         log: the daemon's log at --debug.
     """
 
-    def __init__(self, directory: Path, env: Mapping[str, str], *options: str) -> None:
+    def __init__(self, directory: Path, env: Mapping[str, str], *options: str, holder: bool = False) -> None:
         self.path = directory / "mnt"
         self.log = directory / "daemon.log"
         self.state = directory / "state"
         self.cache = directory / "cache"
         self._env = env
-        self._options = options
+        self._options = (*options, "--holder" if holder else "--no-holder")
 
     def start(self) -> None:
         """Mount; fails with what the command said."""
@@ -92,6 +95,13 @@ class Mounted:
         """What the mount has written down about itself."""
         (record,) = (self.state / "mounts").glob("*.json")
         return record.read_bytes()
+
+    @property
+    def holder(self) -> int:
+        """The holder's process; 0: there is none."""
+        import msgspec
+
+        return int(msgspec.json.decode(self.record)["holder"])
 
     def kill(self) -> None:
         """End the daemon as a power cut would."""
