@@ -5,6 +5,7 @@ It is what `tests.support.succession` starts. Nothing of it decides anything: it
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ import trio
 from tests.support.live import settings_of
 from vfsmount.api.client import Client
 from vfsmount.api.transfer import Transfers
+from vfsmount.store import syscalls
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import Ino
@@ -66,6 +68,11 @@ class Server:
 
     async def do_replaying(self, yes: bool) -> None:
         self.fs.replaying = yes
+
+    async def do_die_at(self, boundary: int) -> None:
+        """Be killed before the n-th change of the disk or the journal from now on."""
+        syscalls._boundaries = itertools.count(1)
+        syscalls._crash_at = boundary
 
     async def do_idle(self) -> None:
         """Everything acknowledged is on the server, and was looked at again."""

@@ -239,10 +239,8 @@ class Attributes:
         """As `moved`, where it is not known whether that was done."""
         old = (move.parent, move.name)
         below = move.parent + b"/" + move.name if move.parent else move.name
-        left = await self._records.read_name(folder, *old) or await self._records.read_directory(
-            folder, below
-        )
-        if left:
+        known = await self._records.read_name(folder, *old) is not None
+        if known or await self._records.read_directory(folder, below):
             with _only_logged(node, unless=node.kind.is_local):
                 await self._records.rename(folder, *old, move.new_parent, move.new_name)
 

@@ -75,9 +75,8 @@ class Notes:
 
     def meta(self) -> bytes:
         """The mount as a whole."""
-        return record(
-            Tag.META, 0, Meta(self._area.own, self.generation, self._inodes.reserved, self.reserved_fh)
-        )
+        value = Meta(self._area.own, self.generation, self._inodes.reserved, self.reserved_fh)
+        return record(Tag.META, 0, value)
 
     def reserve(self, next_serial: int) -> None:
         """See `core.inodes.Notes`."""
@@ -247,9 +246,9 @@ class Notes:
                     self.staged(node)
             for node in self._inodes:
                 # Directories that the kernel forgot while something in them was still known.
-                if node.noted and node.is_dir and not node.pinned and not node.is_folder_root:
-                    if node is not self._inodes.root and not any(n.noted for n in node.entries.values()):
-                        self.gone(node)
+                idle = node.noted and node.is_dir and not node.pinned and not node.is_folder_root
+                if idle and not any(n.noted for n in node.entries.values()):
+                    self.gone(node)
 
 
 def _staged_record(staged: StagedFile) -> StagedRecord:

@@ -1,10 +1,10 @@
-"""Going on where a process of this very mount was killed: the tree, open files and local content as they were.
+"""Going on where a process of this very mount was killed: the tree, open files and local content as before.
 
-The kernel has its numbers and handles still, and programs their open files; what `recovery` does for a mount
-that is gone would be wrong here. Nothing is asked of a server. Three things say what was: the journal for what
-the kernel knows, the records for what was acknowledged, and the staging files for what was written; where they
-differ because we were killed between one and the other, the journal has the tree, and the records have what
-is unsent.
+The kernel has its numbers and handles still, and programs their open files; what `recovery` does for a
+mount that is gone would be wrong here. Nothing is asked of a server. Three things say what was: the
+journal for what the kernel knows, the records for what was acknowledged, and the staging files for what
+was written. Where they differ because we were killed between one and the other, the journal has the tree,
+and the records have what is unsent.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -61,7 +62,7 @@ _log = logging.getLogger("vfsmount.vfs.resuming")
 
 # Seen some time, but not to be believed: for a node that was never seen anything would be the same version.
 _LONG_AGO = -1e300
-_TAKE_OVER_S = 5.0  # for a process that was killed to be gone altogether
+_TAKE_OVER_TRIES = 250  # 5 s for a process that was killed to be gone altogether
 _AGAIN_S = 1.0
 _SHOWN_TRIES = 30
 
@@ -169,10 +170,10 @@ class Resumer:
         return resumed
 
     async def _take_area(self, directory: str) -> None:
-        with trio.move_on_after(_TAKE_OVER_S):
-            while not self._area.resume(directory):
-                await trio.sleep(0.02)
-            return
+        for _ in range(_TAKE_OVER_TRIES):
+            if self._area.resume(directory):
+                return
+            await trio.sleep(0.02)
         raise LocalIOError("the process that served this mount before still has its staging directory")
 
     def _start(self) -> None:
@@ -334,9 +335,9 @@ class Resumer:
         for row in rows:
             if row.id not in taken:
                 await self._take_row(row)
-            if row.seq > durable_to and not row.detail.durable:
-                if (content := self._contents.get(row.detail.content)) is not None:
-                    self._recorder.adopted(content)
+            content = self._contents.get(row.detail.content)
+            if content is not None and row.seq > durable_to and not row.detail.durable:
+                self._recorder.adopted(content)
             older = row.detail.fallback
             if older is not None and older.content not in self._contents:
                 self._retire(older)
@@ -390,10 +391,8 @@ class Resumer:
         self._writer.let_go(node)
 
     def _take_stopped(self, staged: StagedFile, name: str, size: int) -> None:
-        try:
+        with suppress(LocalIOError):  # else what came too late of it is met as a conflict
             staged.stopped = (self._content(name).hold(), size)
-        except LocalIOError:
-            pass  # what came too late of it is met as a conflict
 
     def _take_acknowledged(self, node: Node, staged: StagedFile, row: StagedRow) -> None:
         detail = row.detail
@@ -508,11 +507,8 @@ class Resumer:
             folder = folder_of(parent)
             move = Move(0, folder.id, *old, *new, value.replaces)
             for row in moves:
-                if (row.folder, row.parent, row.name, row.new_parent, row.new_name) == (
-                    folder.id,
-                    *old,
-                    *new,
-                ):
+                sent = (row.folder, row.parent, row.name, row.new_parent, row.new_name)
+                if sent == (folder.id, *old, *new):
                     move = replace(move, id=row.id)
                     known.add(row.id)
             target = self._nodes.get(value.target)
