@@ -12,10 +12,12 @@ import json
 import os
 import socket
 import sys
+import time
 
 OK, NOT_WELL = 0, 1
 PATIENCE_S = 2.0
 _ANSWER_MAX = 65536
+_PAUSE_S = 0.05  # while one daemon takes another one's place
 
 
 def check(mountpoint: str | None = None, state: str | None = None, patience_s: float = PATIENCE_S) -> str:
@@ -42,18 +44,31 @@ def check(mountpoint: str | None = None, state: str | None = None, patience_s: f
 def _why_not_well(record: dict[str, str], patience_s: float) -> str:
     where = record["mountpoint"]
     try:
-        answer = _ask(record["socket"], patience_s)
+        answer = _ask_again(record, patience_s)
     except TimeoutError:
         return f"the mount on {where} does not answer within {patience_s:g} s"
     except (OSError, ValueError):
         return f"the mount on {where} does not answer"
-    if "error" in answer or str(answer.get("pid")) != str(record["pid"]):
+    # Behind a holder another daemon may have taken over since.
+    who = "holder" if record["holder"] else "pid"
+    if "error" in answer or str(answer.get(who)) != str(record[who]):
         return f"the mount on {where} is not the one that was recorded"
     if answer.get("draining"):
         return f"{where} is unmounted; its process sends what is left"
     if mounted_device(where) != answer.get("device"):
         return f"the mount on {where} is gone, or another one lies over it"
     return ""
+
+
+def _ask_again(record: dict[str, str], patience_s: float) -> dict[str, object]:
+    give_up = time.monotonic() + (patience_s if record["holder"] else 0.0)
+    while True:
+        try:
+            return _ask(record["socket"], patience_s)
+        except (ConnectionRefusedError, ConnectionResetError, FileNotFoundError):
+            if time.monotonic() >= give_up:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 def _ask(path: str, patience_s: float) -> dict[str, object]:
@@ -91,7 +106,8 @@ def read_records(state: str) -> list[dict[str, str]]:
             with open(os.path.join(directory, name), encoding="utf-8") as f:
                 record = json.load(f)
             if not record.get("ended"):
-                found.append({key: record[key] for key in ("mountpoint", "pid", "socket")})
+                known = {key: record[key] for key in ("mountpoint", "pid", "socket")}
+                found.append({**known, "holder": record.get("holder", 0)})
         except (OSError, ValueError, KeyError, AttributeError):
             continue  # half a record is nobody's
     return sorted(found, key=lambda r: r["mountpoint"])

@@ -1,4 +1,4 @@
-"""Daemons that die under programs that read, write, map, list, create, rename and delete: nobody sees an error."""
+"""Daemons that die under programs that read, write, map, list and change names: nobody sees an error."""
 
 from __future__ import annotations
 

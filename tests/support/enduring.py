@@ -1,7 +1,7 @@
 """Programs that use a mount while its daemons die: each checks all it sees, and tells of its longest wait.
 
-Run as ``python -m tests.support.enduring PROGRAM TOP COPY STOP``: TOP on the mount, COPY a local file with the
-content of TOP/big, STOP a file that appears when it is to end. Prints one JSON object.
+Run as ``python -m tests.support.enduring PROGRAM TOP COPY STOP``: TOP on the mount, COPY a local file with
+the content of TOP/big, STOP a file that appears when it is to end. Prints one JSON object.
 """
 
 from __future__ import annotations

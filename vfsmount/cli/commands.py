@@ -23,6 +23,7 @@ CHAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "health": ("vfsmount.cli.health", "Exit status 0 where a mount is well, for probes."),
         "doctor": ("vfsmount.cli.doctor.command", "Find what stands in the way, and what mends it."),
         "log-level": ("vfsmount.cli.log_level", "Have a running mount log more, or less."),
+        "upgrade": ("vfsmount.cli.upgrade", "Have this version serve a mount, under open files."),
         "refresh": ("vfsmount.cli.refresh", "Believe nothing that was learnt before now of what is mounted."),
         "warmup": ("vfsmount.cli.warmup", "Fetch files into the cache on disk before they are read."),
         "pin": ("vfsmount.cli.pin", "Fetch files and keep them on disk for when the server is away."),

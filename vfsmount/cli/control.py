@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,17 @@ from vfsmount.store.mounts import MountRecord, MountRecords, is_alive
 
 # The daemon says something at least every second while it lives (`vfs.control.BEAT_S`).
 SILENCE_S = 20.0
+# For one daemon to take another one's place behind a holder.
+TAKEOVER_S = 5.0
+_PAUSE_S = 0.05
 # However short the time given: who asks wants to know what is there now.
 _LEAST_S = 0.25
 
 Answer = dict[str, Any]
+
+
+class Declined(MountError):
+    """The mount has heard the question, and says why it does not do what it is asked."""
 
 
 def live_mounts(state_dir: Path) -> list[MountRecord]:
@@ -98,10 +106,7 @@ def ask(record: MountRecord, request: Answer, deadline: float | None = None) -> 
     """
     if not record.socket:
         raise MountError(f"the mount on {record.mountpoint} has no control socket; its log says why")
-    try:
-        connection = places.connect_private(Path(record.socket), SILENCE_S)
-    except OSError as e:
-        raise MountError(f"the mount on {record.mountpoint} does not answer: {e.strerror or e}") from e
+    connection = _connect(record)
     if deadline is not None:
         deadline = max(deadline, time.monotonic() + _LEAST_S)
     with connection, connection.makefile("rb") as lines:
@@ -113,7 +118,7 @@ def ask(record: MountRecord, request: Answer, deadline: float | None = None) -> 
                     connection.settimeout(min(SILENCE_S, max(0.001, deadline - time.monotonic())))
                 answer = json.loads(lines.readline())
                 if "error" in answer:
-                    raise MountError(f"{record.mountpoint}: {answer['error']}")
+                    raise Declined(f"{record.mountpoint}: {answer['error']}")
                 yield answer
         except TimeoutError:
             if deadline is not None and time.monotonic() >= deadline:
@@ -121,3 +126,16 @@ def ask(record: MountRecord, request: Answer, deadline: float | None = None) -> 
             raise MountError(f"the mount on {record.mountpoint} has fallen silent") from None
         except (OSError, ValueError) as e:  # ValueError: half a line, or none
             raise MountError(f"the mount on {record.mountpoint} ended in the middle of its answer") from e
+
+
+def _connect(record: MountRecord) -> socket.socket:
+    give_up = time.monotonic() + (TAKEOVER_S if record.holder else 0.0)
+    while True:
+        try:
+            return places.connect_private(Path(record.socket), SILENCE_S)
+        except OSError as e:
+            if time.monotonic() >= give_up or not is_alive(record):
+                raise MountError(
+                    f"the mount on {record.mountpoint} does not answer: {e.strerror or e}"
+                ) from e
+        time.sleep(_PAUSE_S)

@@ -60,7 +60,11 @@ class View:
             self._say(f"{a['mountpoint']} (process {a['pid']}): {a['error']}")
             return
         ending = ", unmounted and sending what is left" if a["draining"] else ""
-        self._say(f"{a['mountpoint']} (process {a['pid']}, up {show.duration(a['uptime_s'])}{ending})")
+        held = f", held by {a['holder']}" if a.get("holder") else ""
+        self._say(f"{a['mountpoint']} (process {a['pid']}{held}, up {show.duration(a['uptime_s'])}{ending})")
+        if a.get("takeovers"):
+            times = "once" if a["takeovers"] == 1 else f"{a['takeovers']} times"
+            self._say(f"  its daemon was replaced {times}; the log says why")
         self._unsent(a)
         self._conflicts(a)
         if a["local_only"]:

@@ -19,8 +19,8 @@ from vfsmount.api.dialect import Dialect, ServerInfo
 from vfsmount.errors import MountError, VfsError
 from vfsmount.fuse import device
 from vfsmount.fuse.attach import Introduced, attach, attach_first, introduce, stop_reading
-from vfsmount.fuse.kernelahead import raise_readahead
 from vfsmount.fuse.keeper import Keeper, Turn
+from vfsmount.fuse.kernelahead import raise_readahead
 from vfsmount.fuse.ops import Operations
 from vfsmount.fuse.requests import Taken
 from vfsmount.log import event

@@ -280,6 +280,7 @@ async def _serve(
         if journal is not None and not journal.is_empty:
             await fs.resume()
         else:
+            area.held_by = spec.holder
             await _begin(spec, client, fs)
         nursery.start_soon(measure_lag)
         watch = _open_access_log(spec.access_log, fs)

@@ -246,7 +246,8 @@ class Holder:
                 }
             )
             return
-        if not self._init or self._serving is not c or (self._next is not None and self._next.candidate):
+        upgrading = self._next is not None and self._next.candidate and not self._next.killed
+        if not self._init or self._serving is not c or upgrading:
             c.send({"op": "upgrade-failed", "why": "this mount cannot be handed over now"})
             return
         if self._next is not None:
@@ -372,9 +373,8 @@ class Holder:
                 if self._serving is not None:
                     why = "it ended before it could take over; try it: mount with it elsewhere"
                     self._serving.send({"op": "upgrade-failed", "why": why})
-            elif not dead.killed:
-                self._start_at = time.monotonic() + self._pause_s
-                self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._start_at = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     def _go(self, c: Child) -> None:
         self._serving, self._next = c, None

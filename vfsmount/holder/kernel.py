@@ -20,6 +20,7 @@ INIT_TIMEOUT_S = 20.0
 READAHEAD_KIB = 1024  # the largest piece the kernel asks for at once
 _HELPER_S = 30.0
 _PR_SET_PDEATHSIG = 1
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # <asm-generic/unistd.h>, the same everywhere; Linux 5.2
 
 # FUSE_NOTIFY_RESEND (7): the kernel puts what was read and not answered at the head of its queue again.
 # Since Linux 6.9, which offers it in INIT: bit 39, the eighth of flags2.
@@ -216,7 +217,7 @@ def connection(mountpoint: str) -> str:
 def waiting(number: str) -> int | None:
     """Requests that are not answered yet; None: that is not to be seen."""
     try:
-        with open(f"/sys/fs/fuse/connections/{number}/waiting", encoding="ascii") as f:
+        with open(f"{_connections()}/{number}/waiting", encoding="ascii") as f:
             return int(f.read())
     except (OSError, ValueError):
         return None
@@ -225,11 +226,37 @@ def waiting(number: str) -> int | None:
 def abort(number: str) -> bool:
     """Have everybody who waits for an answer get an error; False: not that way."""
     try:
-        with open(f"/sys/fs/fuse/connections/{number}/abort", "w", encoding="ascii") as f:
+        with open(f"{_connections()}/{number}/abort", "w", encoding="ascii") as f:
             f.write("1")
     except OSError:
         return False
     return True
+
+
+_fusectl = -1
+
+
+def _connections() -> str:
+    """A directory with one for each connection: where it is mounted, or a mount of our own that is nowhere in
+    the tree, as in a container.
+
+    Raises:
+        OSError: neither, for want of privilege or in an old kernel.
+    """
+    global _fusectl  # noqa: PLW0603 - opened once
+    usual = "/sys/fs/fuse/connections"
+    if os.listdir(usual):
+        return usual
+    if _fusectl < 0:
+        configured = _libc.syscall(_FSOPEN, b"fusectl", 1)
+        if configured < 0:
+            raise OSError(ctypes.get_errno(), "fsopen")
+        _libc.syscall(_FSCONFIG, configured, 6, None, None, 0)
+        _fusectl = _libc.syscall(_FSMOUNT, configured, 1, 0)
+        os.close(configured)
+        if _fusectl < 0:
+            raise OSError(ctypes.get_errno(), "fsmount")
+    return f"/proc/self/fd/{_fusectl}"
 
 
 def raise_readahead(number: str) -> bool:

@@ -31,16 +31,16 @@ T = TypeVar("T")
 LOCK = "lock"
 
 
-def is_held(directory: Path) -> bool:
-    """Whether a process lives that will start the one to go on in a mount's directory; see
-    `StagingArea.hold`."""
+def is_held(directory: Path, *, but_by: int | None = None) -> bool:
+    """Whether a process lives, other than `but_by`, that will start the one to go on in a mount's directory;
+    see `StagingArea.hold`."""
     try:
         mark = _mark(directory / LOCK)
     except OSError:
         return False
     pid, _, rest = (mark or b"").decode("ascii", "replace").partition(" ")
     started = rest.partition(" ")[0]
-    return pid.isdigit() and started != "" and start_time(int(pid)) == started
+    return pid.isdigit() and int(pid) != but_by and started != "" and start_time(int(pid)) == started
 
 
 def _mark(lock: Path) -> bytes | None:
@@ -253,6 +253,8 @@ class StagingArea:
             self.directory.mkdir(mode=0o700)
             lock = os.open(self.directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        # The holder for which we begin anew: what dead ones of its processes left, nobody goes on with.
+        self.held_by: int | None = None
         self._locks = {self.own: lock}
         self._directory_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._count = 0
@@ -375,7 +377,7 @@ class StagingArea:
             except (BlockingIOError, FileNotFoundError):
                 os.close(fd)
                 continue
-            if not resuming and is_held(self.base / old):
+            if not resuming and is_held(self.base / old, but_by=self.held_by):
                 os.close(fd)
                 continue  # its process died and the next one is about to go on
             self._locks[old] = fd

@@ -180,9 +180,7 @@ class Control:
                     await _send(stream, {"pins": pins[at : at + MAX_LISTED]})
                 await _send(stream, {"done": True})
             case "upgrade":
-                if self._keeper is None:
-                    raise InvalidRequest("this mount has no holder: it was mounted with --no-holder")
-                await _send(stream, {"error": await self._keeper.upgrade(request.command)})
+                await self._upgrade(request.command, stream)
             case "folders":
                 folders = [{"name": _text(name), "id": ident} for name, ident in self._fs.folders()]
                 for at in range(0, len(folders), MAX_LISTED):
@@ -200,10 +198,26 @@ class Control:
             "mountpoint": _text(self._mountpoint),
             "device": self._device,
             "pid": os.getpid(),
+            "holder": self._keeper.holder if self._keeper is not None else 0,
             "version": __version__,
             "uptime_s": trio.current_time() - self._since,
             "draining": self._draining,
         }
+
+    async def _upgrade(self, command: list[str], stream: trio.SocketStream) -> None:
+        """Answer only where this process goes on; else the connection ends with it."""
+        if self._keeper is None:
+            raise InvalidRequest(
+                "it has no holder, because it was mounted with --no-holder: unmount, and mount again"
+            )
+        if not command:
+            raise InvalidRequest("no command to go on with")
+        why = ""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_beat, stream)
+            why = await self._keeper.upgrade(command)
+            nursery.cancel_scope.cancel()
+        raise InvalidRequest(why)
 
     async def _queue(self, stream: trio.SocketStream) -> None:
         files = [{**_unsent(q.file), "next_try_s": q.next_try_s} for q in self._fs.queue()]
@@ -219,7 +233,6 @@ class Control:
         limit = max(0, min(limit, MAX_LISTED))
         return {
             **self._hello(),
-            "holder": self._keeper.holder if self._keeper is not None else None,
             "generation": self._keeper.number if self._keeper is not None else 1,
             "takeovers": self._keeper.takeovers if self._keeper is not None else 0,
             "unsent_files": len(status.unsent),
@@ -306,6 +319,12 @@ async def _report_progress(warmup: Warmup, stream: trio.SocketStream) -> None:
             await _send(stream, {"warning": warning})
         await _send(stream, dict(warmup.progress))
         await trio.sleep(BEAT_S / 2)
+
+
+async def _beat(stream: trio.SocketStream) -> None:
+    while True:
+        await _send(stream, {"waiting": True})
+        await trio.sleep(BEAT_S)
 
 
 async def _report(barrier: Barrier, stream: trio.SocketStream) -> None:
