@@ -2,11 +2,12 @@
 
     .venv/bin/python bench/journal.py [--entries 100000] [--dialect 26] [--rounds 3]
 
-Prints one JSON line: seconds of processor time of the `Filesystem` for all entries of a directory, of medians:
-`readdir_s` in pages as the kernel takes them, `lookup_s` of names that it does not know yet and `lookup_again_s`
-of those it does; `write_us` for each of 4 KiB into a new file, `write_part_us` into a file of which the rest is
-on the server, `open_us` for open and release; each with its `…_journal` beside it, and `bytes_an_entry` of the
-journal. `resume_s` until all of it is there again, `compact_s` and the bytes left.
+Prints one JSON line of medians. Seconds of processor time of the `Filesystem` for all entries of a directory:
+`readdir_s` in pages as the kernel takes them, `lookup_s` of names that it does not know yet, and
+`lookup_again_s` of those it does. `write_us` for each of 4 KiB into a new file, `write_part_us` into a file
+of which the rest is on the server, `open_us` for open and release. Each has its `..._journal` beside it, and
+there are `bytes_an_entry` of the journal. `resume_s` until all of it is there again, `compact_s` and the
+bytes left.
 """
 
 from __future__ import annotations
