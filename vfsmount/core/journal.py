@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 from zlib import crc32
@@ -30,7 +30,7 @@ HEADER_SIZE = 64
 _FRAME = struct.Struct("<II")  # length of what follows, its sum
 _RECORD = struct.Struct("<BQI")  # tag, number, length of the value
 _RUN = struct.Struct("<QQ")
-FRAME_SIZE = _FRAME.size
+REST_EVERY = 64 << 10  # bytes: a few milliseconds of reading
 _GONE = 0x80
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -199,7 +199,7 @@ def gone(tag: Tag, number: int) -> bytes:
 
 def nothing() -> bytes:
     """A record that says nothing: what came before it is answered."""
-    return gone(Tag.META, 1)
+    return gone(Tag.META, (1 << 64) - 1)
 
 
 def run_record(ino: int, start: int, stop: int) -> bytes:
@@ -292,14 +292,23 @@ def _run(raw: bytes) -> tuple[int, int]:
     return int(start), int(stop)
 
 
-def fold(data: memoryview) -> Folded:
-    """Read everything. An operation that is done counts only where nothing was written after it."""
+def fold(data: memoryview, rest: Callable[[], None] | None = None) -> Folded:
+    """Read everything. An operation that is done counts only where nothing was written after it.
+
+    Args:
+        rest: called now and then, to let others go on.
+    """
     folded = Folded()
     values, runs = folded.values, folded.runs
     done: list[int] = []
+    rested = 0
     for payload, end in frames(data):
+        if rest is not None and end - rested > REST_EVERY:
+            rested = end
+            rest()
         for number in done:
-            values[Tag.OPERATION].pop(number, None)
+            if _is_done(values[Tag.OPERATION].get(number, b"")):
+                del values[Tag.OPERATION][number]
         done, folded.unheard, folded.size = [], set(), end
         at = 0
         while at < len(payload):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,7 +27,8 @@ _log = logging.getLogger("vfsmount.vfs.continuity")
 
 # Bytes that were written since it was compacted: less is not worth the work, and more than as much again
 # as counts is a waste.
-COMPACT_FROM = 16 << 20
+COMPACT_FROM = 32 << 20
+_REST_S = 0.005
 
 
 class Journal:
@@ -67,14 +69,15 @@ class Journal:
         start = layout.start_of(bytes(self._memory.read(0, HEADER_SIZE)))
         if start is None:
             raise LocalIOError("the journal of the mount is empty")
-        folded = self._fold(start, self._memory.size)
+        folded = layout.fold(memoryview(self._memory.read(start, self._memory.size)))
         self._start, self._end, self._ready = start, start + folded.size, True
         self._counting_from = self._end
         self._memory.cut(self._end)  # a frame that was torn is the last one
         return folded
 
-    def _fold(self, start: int, stop: int) -> Folded:
-        return layout.fold(memoryview(self._memory.read(start, stop)))
+    def _fold_gently(self, start: int, stop: int) -> Folded:
+        # In a thread, which would else take every other turn of the interpreter from the loop.
+        return layout.fold(memoryview(self._memory.read(start, stop)), lambda: time.sleep(_REST_S))
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -144,7 +147,7 @@ class Journal:
         if not self._ready:
             return
         start, seen = self._start, self._end
-        folded = await in_thread(partial(self._fold, start, seen))
+        folded = await in_thread(partial(self._fold_gently, start, seen))
         # By itself, so that nothing of it seems to be unheard.
         whole = layout.frame(folded.records()) + layout.frame(layout.nothing())
         # no await until frames begin at the new place

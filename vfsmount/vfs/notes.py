@@ -147,11 +147,11 @@ class Notes:
 
     # --- local content -------------------------------------------------------------------------
 
-    def staged(self, node: Node) -> None:
-        """What is known of a node's local content is another now than it was."""
+    def staged(self, node: Node, *, changing: bool = False) -> None:
+        """What is known of a node's local content is another now than it was, or is about to be."""
         with self.together():
             self.place(node)
-            self.journal.append(record(Tag.STAGED, node.ino, _staged_record(staged_of(node))))
+            self.journal.append(record(Tag.STAGED, node.ino, _staged_record(staged_of(node), changing)))
         self._runs.discard(node)
 
     def unstaged(self, node: Node) -> None:
@@ -251,7 +251,7 @@ class Notes:
                     self.gone(node)
 
 
-def _staged_record(staged: StagedFile) -> StagedRecord:
+def _staged_record(staged: StagedFile, changing: bool) -> StagedRecord:
     content = staged.content
     complete = content.complete
     return StagedRecord(
@@ -261,7 +261,7 @@ def _staged_record(staged: StagedFile) -> StagedRecord:
         () if complete else tuple(content.checked()),
         staged.base,
         staged.base_exact,
-        staged.change,
+        staged.change + changing,
         staged.acked,
         staged.sent,
         staged.row_id,

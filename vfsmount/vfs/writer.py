@@ -129,6 +129,11 @@ class Writer:
         self._staged.add(node)
         self._note(node)
 
+    def _note_change(self, node: Node, staged: StagedFile) -> None:
+        """What was acknowledged, or sent, is about to be changed: it is dirty from here on."""
+        if self._notes is not None and staged.change in (staged.acked, staged.sent):
+            self._notes.staged(node, changing=True)
+
     def _note(self, node: Node) -> None:
         if self._notes is not None:
             self._notes.staged(node)
@@ -160,6 +165,7 @@ class Writer:
         async with self._room.reserved(len(data)), self._exclusion.settled(node) as pulse:
             staged = await self._stage(node, epoch, node.size, pulse)
             content = await self._changeable(node, staged, offset, staged.content.size)
+            self._note_change(node, staged)
             # What the next process must not take for bytes that are on the server only.
             news = content.unchecked.total or content.missing(offset, offset + len(data))
             await self._room.when_disk_has_some(lambda: content.write(offset, data))
@@ -173,6 +179,7 @@ class Writer:
             staged = await self._stage(node, node.epoch if epoch is None else epoch, size, pulse)
             if staged.content.size != size or not staged.dirty:
                 content = await self._changeable(node, staged, size, size)
+                self._note_change(node, staged)
                 await content.truncate(size)
                 self._touched(node, staged)
                 self._note(node)
@@ -184,13 +191,10 @@ class Writer:
             await self._fetch(node, staged, staged.content, 0, staged.content.size, pulse)
 
     def _touched(self, node: Node, staged: StagedFile) -> None:
-        first = staged.change in (staged.acked, staged.sent)
         staged.change += 1
         node.version += 1
         node.size = staged.content.size
         node.mtime_ns = node.ctime_ns = time.time_ns()
-        if first:
-            self._note(node)  # dirty from here on, whatever else is written
         if node.local is not NO_ATTRS:
             # We cannot see who wrote, so the superuser's writes clear the set-id bits too.
             before, node.local = node.local, replace(without_set_id(node.local), mtime_ns=None)
