@@ -31,7 +31,8 @@ def service(
 ) -> Iterator[subprocess.Popen[str]]:
     """A foreground mount that somebody supervises."""
     daemon = subprocess.Popen(
-        [*VFSMOUNT, directory / "mnt", "--foreground", "--state-dir", directory / "state", *options],
+        # What a holder changes about it is tested with the holder.
+        [*VFSMOUNT, directory / "mnt", "-f", "--no-holder", "--state-dir", directory / "state", *options],
         env=clean_environment({**server.env("owner"), **supervisor.environment(WATCHDOG_S)}),
         stderr=subprocess.PIPE,
         text=True,

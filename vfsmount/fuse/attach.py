@@ -121,8 +121,9 @@ class Introduced:
         slot: the descriptor that pyfuse3 will read; it stays pyfuse3's.
     """
 
-    def __init__(self, far: socket.socket, slot: int, reply: bytes) -> None:
+    def __init__(self, far: socket.socket, slot: int, reply: bytes, told: dict[str, object]) -> None:
         self._far = far
+        self._told = told
         self.slot = slot
         self.reply = reply
 
@@ -132,6 +133,8 @@ class Introduced:
         self._far.close()
         if not keep:
             os.close(fd)
+        # Not a warning: an old kernel that cannot do all of it is nothing to warn of.
+        event(_log, logging.INFO, "mount.init", **self._told)
         return self.slot
 
     def give_up(self) -> None:
@@ -164,16 +167,13 @@ async def introduce(
     except BaseException:
         far.close()
         raise
-    event(
-        _log,
-        logging.INFO,  # an old kernel that cannot do all of it is nothing to warn of
-        "mount.init",
-        protocol=f"7.{offer.protocol}",
-        parallel_dirops="not offered" if not offer.parallel_dirops else wanted.parallel_dirops,
-        max_background=wanted.max_background,
-        congestion_threshold=wanted.congestion_threshold,
-    )
-    return Introduced(far, slot, reply)
+    told = {
+        "protocol": f"7.{offer.protocol}",
+        "parallel_dirops": "not offered" if not offer.parallel_dirops else wanted.parallel_dirops,
+        "max_background": wanted.max_background,
+        "congestion_threshold": wanted.congestion_threshold,
+    }
+    return Introduced(far, slot, reply, told)
 
 
 async def _reply_of_libfuse(far: socket.socket, slot: int) -> bytes:
