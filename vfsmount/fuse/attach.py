@@ -121,9 +121,17 @@ class Introduced:
         slot: the descriptor that pyfuse3 will read; it stays pyfuse3's.
     """
 
-    def __init__(self, far: socket.socket, slot: int, reply: bytes, told: dict[str, object]) -> None:
+    def __init__(
+        self,
+        far: socket.socket,
+        slot: int,
+        reply: bytes,
+        offer: negotiation.Offer,
+        wanted: negotiation.InitOptions,
+    ) -> None:
         self._far = far
-        self._told = told
+        self._offer = offer
+        self._wanted = wanted
         self.slot = slot
         self.reply = reply
 
@@ -133,8 +141,16 @@ class Introduced:
         self._far.close()
         if not keep:
             os.close(fd)
-        # Not a warning: an old kernel that cannot do all of it is nothing to warn of.
-        event(_log, logging.INFO, "mount.init", **self._told)
+        offer, wanted = self._offer, self._wanted
+        event(
+            _log,
+            logging.INFO,  # an old kernel that cannot do all of it is nothing to warn of
+            "mount.init",
+            protocol=f"7.{offer.protocol}",
+            parallel_dirops="not offered" if not offer.parallel_dirops else wanted.parallel_dirops,
+            max_background=wanted.max_background,
+            congestion_threshold=wanted.congestion_threshold,
+        )
         return self.slot
 
     def give_up(self) -> None:
@@ -167,13 +183,7 @@ async def introduce(
     except BaseException:
         far.close()
         raise
-    told = {
-        "protocol": f"7.{offer.protocol}",
-        "parallel_dirops": "not offered" if not offer.parallel_dirops else wanted.parallel_dirops,
-        "max_background": wanted.max_background,
-        "congestion_threshold": wanted.congestion_threshold,
-    }
-    return Introduced(far, slot, reply, told)
+    return Introduced(far, slot, reply, offer, wanted)
 
 
 async def _reply_of_libfuse(far: socket.socket, slot: int) -> bytes:
