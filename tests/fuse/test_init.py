@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import failing_init
-from tests.support.embedded import Embedded
+from tests.support.embedded import Embedded, eventually
 from tests.support.mounting import Mounted, clean_environment, vfsmount
 from tests.support.ordinary import CAN_MOUNT, NOBODY, ordinary_user, their_python
 
@@ -184,6 +184,19 @@ def test_mount_goes_on_as_libfuse_would_have_it(env: dict[str, str], tmp_path: P
     (line,) = mounted.warnings()
     assert " mount.init_left_to_libfuse error=" in line
     assert " mount.init " not in mounted.log.read_text()
+
+
+@pytest.mark.parametrize("step", ["socketpair", "request", "dup2"])
+def test_so_does_one_with_a_holder(env: dict[str, str], tmp_path: Path, step: str) -> None:
+    """Nobody can take it over: what libfuse agreed on with the kernel is not known."""
+    env = {**env, "PYTHONPATH": failing_init.site(tmp_path, step)}
+    with Mounted(tmp_path, env, "--max-background", "33", holder=True) as mounted:
+        uses(mounted)
+        assert of(mounted.path) == KERNELS_OWN
+        holder = mounted.holder
+        mounted.kill()
+        eventually(lambda: not mounted.path.is_mount() and not Path(f"/proc/{holder}").exists())
+    assert any(" mount.init_left_to_libfuse error=" in line for line in mounted.warnings())
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ async def test_hello_says_who_answers_and_in_which_protocol(both: Embedded, shor
             "mountpoint": "/mnt/x",
             "device": "0:42",
             "pid": os.getpid(),
+            "holder": 0,
             "version": __version__,
             "draining": False,
         }

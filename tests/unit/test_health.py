@@ -150,7 +150,8 @@ def test_records_are_read_as_they_are_written(tmp_path: Path) -> None:
     odd = os.fsdecode(b"/mnt/\xff and \\ more")
     MountRecords(tmp_path).write(MountRecord(odd, 7, "1", socket="/run/x.sock"))
     (found,) = health.read_records(str(tmp_path))
-    assert found == {"mountpoint": "/mnt/\\xff and \\ more", "pid": 7, "socket": "/run/x.sock"}
+    shown = {"mountpoint": "/mnt/\\xff and \\ more", "pid": 7, "socket": "/run/x.sock"}
+    assert found == {**shown, "holder": 0}
     assert "does not answer" in health.check(odd, str(tmp_path))
 
 

@@ -18,7 +18,7 @@ _HOLDER = Path(holder.__file__).parent
 
 def command_of_generation() -> list[str]:
     """What starts a daemon of this very code, but for the arguments."""
-    return [sys.executable, "-P", str(_HOLDER / "daemon.py")]
+    return [sys.executable, "-P", str(Path(__file__).parent / "generation.py")]
 
 
 class Start:

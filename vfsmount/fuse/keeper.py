@@ -1,4 +1,4 @@
-"""A generation's side of the holder (`vfsmount.holder`): what it is told, asks for, and when it is its turn."""
+"""A generation's side of the holder (`vfsmount.holder`): what it is told, asks for, and when it serves."""
 
 from __future__ import annotations
 

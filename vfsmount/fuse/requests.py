@@ -1,9 +1,9 @@
 """Requests that another daemon had read, answered without pyfuse3: it hides by which of them they are known.
 
 The kernel marks a request that it sends again (bit 63 of its number). Only for such a one may a name that is
-there already mean that the work was done; pyfuse3 shows no handler that mark. So they are unpacked here, given to
-the same handlers, each in a task of its own, and their answers packed as libfuse does. It is for a moment after
-a takeover; all other requests go through pyfuse3.
+there already mean that the work was done; pyfuse3 shows no handler that mark. So they are unpacked here,
+given to the same handlers, each in a task of its own, and their answers packed as libfuse does. It is for a moment
+after a takeover; all other requests go through pyfuse3.
 
 Source: Linux, include/uapi/linux/fuse.h, as of protocol 7.31, which libfuse 3.14 answers.
 """
@@ -425,10 +425,13 @@ async def _fsyncdir(ops: Operations, r: Request) -> bytes:
     return b""
 
 
-_HANDLERS: dict[int, Callable[[Operations, Request], Awaitable[Any]]] = {
-    **{1: _lookup, _FORGET: _forget, 3: _getattr, 4: _setattr, 5: _readlink, 6: _symlink, 8: _mknod},
-    **{9: _mkdir, 10: _unlink, 11: _rmdir, 12: _rename, 13: _link, 14: _open, 15: _read, 16: _write},
-    **{17: _statfs, 18: _release, 20: _fsync, 21: _setxattr, 22: _getxattr, 23: _listxattr},
-    **{24: _removexattr, 25: _flush, 27: _opendir, 29: _releasedir, 30: _fsyncdir, _CREATE: _create},
-    **{_INTERRUPT: _nothing, _BATCH_FORGET: _batch_forget, _READDIRPLUS: _nothing, 45: _rename2},
-}
+_HANDLERS: dict[int, Callable[[Operations, Request], Awaitable[Any]]] = dict(
+    (
+        *((1, _lookup), (_FORGET, _forget), (3, _getattr), (4, _setattr), (5, _readlink), (6, _symlink)),
+        *((8, _mknod), (9, _mkdir), (10, _unlink), (11, _rmdir), (12, _rename), (13, _link), (14, _open)),
+        *((15, _read), (16, _write), (17, _statfs), (18, _release), (20, _fsync), (21, _setxattr)),
+        *((22, _getxattr), (23, _listxattr), (24, _removexattr), (25, _flush), (27, _opendir)),
+        *((29, _releasedir), (30, _fsyncdir), (_CREATE, _create), (_INTERRUPT, _nothing)),
+        *((_BATCH_FORGET, _batch_forget), (_READDIRPLUS, _nothing), (45, _rename2)),
+    )
+)

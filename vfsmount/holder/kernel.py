@@ -243,7 +243,7 @@ def _connections() -> str:
     Raises:
         OSError: neither, for want of privilege or in an old kernel.
     """
-    global _fusectl  # noqa: PLW0603 - opened once
+    global _fusectl
     usual = "/sys/fs/fuse/connections"
     if os.listdir(usual):
         return usual
