@@ -235,3 +235,4 @@ class Parts:
         nursery.start_soon(self.pins.run)
         if notes is not None:
             nursery.start_soon(notes.journal.run, notes.prepare)
+            nursery.start_soon(notes.journal.run_heard)
