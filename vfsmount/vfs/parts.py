@@ -206,6 +206,7 @@ class Parts:
             self.removals,
             policy,
             self.queue.put_now,
+            self.namespace.has_moved,
         )
         self.resumer = None
         if notes is not None:
