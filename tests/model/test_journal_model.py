@@ -12,6 +12,7 @@ from vfsmount.core import journal
 from vfsmount.core.journal import (
     DirectoryRecord,
     HandleRecord,
+    Heard,
     Meta,
     NodeRecord,
     Notice,
@@ -39,7 +40,9 @@ VALUES: dict[Tag, st.SearchStrategy[Any]] = {
         StagedRecord, st.text(max_size=5), SIZES, SIZES, st.lists(RUNS, max_size=2).map(tuple), VERSIONS,
         st.booleans(), SIZES, st.integers(-1, 9), st.integers(-1, 9), SIZES,
     ),
-    Tag.HANDLE: st.builds(HandleRecord, SIZES, SIZES, st.booleans(), st.booleans()),
+    Tag.HANDLE: st.builds(
+        HandleRecord, SIZES, SIZES, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(Heard)
+    ),
     Tag.DIRECTORY: st.builds(DirectoryRecord, SIZES),
     Tag.OPERATION: st.builds(
         OperationRecord, st.tuples(st.just("rename"), SIZES, NAMES, SIZES, NAMES), SIZES, SIZES, VERSIONS,
@@ -147,16 +150,28 @@ def test_compacted_journal_says_the_same(frames: list[list[tuple[str, Tag, int, 
     again = (journal.frame(short) if short else b"") + journal.frame(journal.nothing())
     after = journal.fold(memoryview(bytearray(again)))
     assert read(after) == expected
-    assert not after.unheard
+    assert not after.last
 
 
 @given(FRAMES)
-def test_only_the_last_frame_may_be_unheard(frames: list[list[tuple[str, Tag, int, Any]]]) -> None:
+def test_handles_of_the_last_frame_are_told_apart(frames: list[list[tuple[str, Tag, int, Any]]]) -> None:
     folded = journal.fold(memoryview(bytearray(b"".join(joined(frames)))))
     last = frames[-1] if frames else []
-    assert folded.unheard == {
+    assert folded.last == {
         (t, n) for what, t, n, _ in last if what == "set" and t in (Tag.HANDLE, Tag.DIRECTORY)
     }
+
+
+def test_handle_is_unheard_where_nothing_was_written_after_it() -> None:
+    told = journal.frame(
+        journal.record(Tag.HANDLE, 7, HandleRecord(1, 0, False, False, True, Heard.UNLESS_LAST))
+    )
+    last = journal.fold(memoryview(bytearray(told)))
+    assert last.unheard(Tag.HANDLE, 7, Heard.UNLESS_LAST)
+    assert not last.unheard(Tag.HANDLE, 7, Heard.YES)
+    later = journal.fold(memoryview(bytearray(told + journal.frame(journal.nothing()))))
+    assert not later.unheard(Tag.HANDLE, 7, Heard.UNLESS_LAST)
+    assert later.unheard(Tag.HANDLE, 7, Heard.MAYBE_NOT)
 
 
 @given(st.integers(64, 1 << 60))

@@ -361,8 +361,6 @@ class InodeTable:
         if node is None or node is self.root:
             return
         node.lookups = max(0, node.lookups - count)
-        if node.noted and not node.pinned and not node.entries:
-            self._tell_gone(node)
         self._drop_if_unused(node)
 
     def released(self, node: Node) -> None:
@@ -370,10 +368,10 @@ class InodeTable:
         self._drop_if_unused(node)
 
     def _drop_if_unused(self, node: Node) -> None:
+        if node.noted and not node.pinned and not node.entries and not node.is_folder_root:
+            self._tell_gone(node)
         # A linked node is part of its directory's listing and stays until that is shed.
         if node.unlinked and not node.pinned:
-            if node.noted:
-                self._tell_gone(node)
             self._nodes.pop(node.ino, None)
 
     def shed(self, directory: Node) -> int:

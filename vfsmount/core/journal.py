@@ -6,7 +6,7 @@ is behind it. It holds records: a tag, a number and a value, of which the last o
 
 Requests are answered by the one task of the loop that has just written a frame about them, with no
 other task in between. So when another frame follows, the answer is out; only what the last frame says
-may not have been heard (`Folded.unheard`).
+may not have been heard (`Folded.unheard`, `fold`).
 """
 
 from __future__ import annotations
@@ -49,6 +49,14 @@ class Tag(enum.IntEnum):
     OPERATION = 8  # counted
     NOTICE = 9  # counted
     SHOWN = 10  # inode
+
+
+class Heard(enum.IntEnum):
+    """Whether a handle was given out."""
+
+    YES = 0
+    UNLESS_LAST = 1  # if anything was written since
+    MAYBE_NOT = 2  # a killed process wrote it last, and nobody has used it since
 
 
 class Meta(msgspec.Struct, frozen=True, array_like=True):
@@ -116,7 +124,7 @@ class HandleRecord(msgspec.Struct, frozen=True, array_like=True):
     """One open file; `ino` stands for the version it reads. See `vfs.handles.Handle`.
 
     Attributes:
-        unheard: nobody may have been told of it.
+        heard: whether somebody was told of it.
     """
 
     ino: int
@@ -124,14 +132,14 @@ class HandleRecord(msgspec.Struct, frozen=True, array_like=True):
     met: bool
     made: bool
     current: bool = True
-    unheard: bool = False
+    heard: Heard = Heard.YES
 
 
 class DirectoryRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One open directory."""
+    """One open directory; as of `HandleRecord`."""
 
     ino: int
-    unheard: bool = False
+    heard: Heard = Heard.YES
 
 
 class OperationRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -253,13 +261,13 @@ class Folded:
     Attributes:
         values: by tag and number, as they were written.
         runs: extents since the last STAGED of an inode.
-        unheard: records of the last frame, if anybody was to be told of them.
+        last: handles in the last frame.
         size: bytes of all whole frames.
     """
 
     values: dict[int, dict[int, bytes]] = field(default_factory=lambda: {tag: {} for tag in Tag})
     runs: dict[int, list[bytes]] = field(default_factory=dict)
-    unheard: set[tuple[int, int]] = field(default_factory=set)
+    last: set[tuple[int, int]] = field(default_factory=set)
     size: int = 0
 
     def decoded(self, tag: Tag, kind: type[T]) -> dict[int, T]:
@@ -270,6 +278,12 @@ class Folded:
     def written(self, ino: int) -> list[tuple[int, int]]:
         """Extents that came after the last STAGED of an inode."""
         return [_run(raw) for raw in self.runs.get(ino, ())]
+
+    def unheard(self, tag: Tag, number: int, heard: Heard) -> bool:
+        """Whether a handle may not have been given out, of which its record says this."""
+        if heard is Heard.UNLESS_LAST:
+            return (tag, number) in self.last
+        return heard is Heard.MAYBE_NOT
 
     def names(self, fh: int) -> list[bytes] | None:
         """Frozen names of an open directory."""
@@ -309,7 +323,7 @@ def fold(data: memoryview, rest: Callable[[], None] | None = None) -> Folded:
         for number in done:
             if _is_done(values[Tag.OPERATION].get(number, b"")):
                 del values[Tag.OPERATION][number]
-        done, folded.unheard, folded.size = [], set(), end
+        done, folded.last, folded.size = [], set(), end
         at = 0
         while at < len(payload):
             tag, number, length = _RECORD.unpack_from(payload, at)
@@ -338,7 +352,7 @@ def fold(data: memoryview, rest: Callable[[], None] | None = None) -> Folded:
                 done.append(number)
             values[tag][number] = raw
             if tag in (Tag.HANDLE, Tag.DIRECTORY):
-                folded.unheard.add((tag, number))
+                folded.last.add((tag, number))
     return folded
 
 

@@ -71,7 +71,7 @@ class MountSpec:
         access_log: where every request is written down; None: nowhere.
         passed: descriptor on which somebody else has mounted (fuse.passed); None: we mount.
         keeper: the holder behind which we are one of several; None: there is none.
-        journal: descriptor of the memory in which the next one finds how to go on; None: there is no next one.
+        journal: descriptor of the memory in which the next one finds how to go on; None: there is none.
         holder: the process that lives as long as that memory.
         supervisor: who started us and wants to hear how it goes.
     """

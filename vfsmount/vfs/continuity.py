@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import trio
@@ -29,6 +29,7 @@ _log = logging.getLogger("vfsmount.vfs.continuity")
 # as counts is a waste.
 COMPACT_FROM = 32 << 20
 _REST_S = 0.005
+_HEARD_S = 0.02
 
 
 class Journal:
@@ -52,6 +53,7 @@ class Journal:
         self._batch: list[bytes] | None = None
         self._later: list[bytes] = []
         self._wake = trio.Event()
+        self._telling = trio.Event()
 
     @property
     def is_empty(self) -> bool:
@@ -122,6 +124,23 @@ class Journal:
             self._batch = None
             if batch:
                 self.append(*batch)
+
+    # --- what was heard ------------------------------------------------------------------------
+
+    def tells_soon(self) -> None:
+        """What was written last is told to somebody as soon as we return."""
+        self._telling.set()
+
+    async def run_heard(self) -> None:
+        """Have something follow what was told, where nothing else does, for ever."""
+        while True:
+            await self._telling.wait()
+            self._telling = trio.Event()
+            end = self._end
+            await trio.sleep(_HEARD_S)
+            if self._end == end:
+                with suppress(LocalIOError):  # who is killed now may be asked twice
+                    self.append(layout.nothing())
 
     # --- compaction ----------------------------------------------------------------------------
 

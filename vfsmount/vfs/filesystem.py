@@ -22,6 +22,7 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.blockindex import Bytes
 from vfsmount.core.inodes import Node
+from vfsmount.core.journal import Heard
 from vfsmount.core.writeback import urgency
 from vfsmount.errors import (
     BadHandle,
@@ -170,7 +171,7 @@ class Filesystem:
         """Handles that were given out at the end of the last life are in use, or nobody asks for them."""
         unheard, self._unheard = self._unheard, set()
         for fh in unheard:
-            self._note_handle(fh)
+            self._note_handle(fh, Heard.YES)
 
     def _given(self, node: Node, flags: int | None) -> int | None:
         """A handle that a killed process has made for this very request, which has come again."""
@@ -186,13 +187,14 @@ class Filesystem:
                 return fh
         return None
 
-    def _note_handle(self, fh: int) -> None:
+    def _note_handle(self, fh: int, heard: Heard = Heard.UNLESS_LAST) -> None:
+        """A handle is about to be given out, or (again) it was."""
         if self._notes is None:
             return
         if (handle := self._handles.get(fh)) is not None:
-            self._notes.handle(fh, handle)
+            self._notes.handle(fh, handle, heard)
         elif (directory := self._dir_handles.get(fh)) is not None:
-            self._notes.directory(fh, directory.node)
+            self._notes.directory(fh, directory.node, heard)
 
     # --- attributes ----------------------------------------------------------------------------
 
@@ -882,7 +884,14 @@ class Filesystem:
         for fh in self._unheard:  # or what is written next would say that they were heard of
             self._notes.unheard(fh, self._handles.get(fh), self._dir_handles.get(fh))
         self._operations.take(resumed.operations)
-        resumed.start()
+        resumed.start(self._nobody_asks_again)
+
+    async def _nobody_asks_again(self) -> None:
+        """Whoever was to be answered by the process before us has waited no longer than this."""
+        await trio.sleep(2 * self.policy.deadline_s)
+        if not self._replaying:  # else its end does the same
+            self._operations.all_came()
+            self._heard()
 
     def refresh(self, path: bytes = b"") -> None:
         """Believe nothing at or below a path that was learnt before now; the next look asks the server.

@@ -476,6 +476,7 @@ class Namespace:
             if move.id:  # its rows follow the tree by their numbers
                 await self._rows.end_move(mount, move, happened=False)
             await self._attributes.moved_if_not(move.folder, node, move)
+            await self._keep_number(node)
             return
         if node.parent is not parent or node.name != move.name:
             return

@@ -17,6 +17,7 @@ from vfsmount.core.inodes import KNOWN_NOTED, NOT_NOTED, PLACE_NOTED, InodeTable
 from vfsmount.core.journal import (
     DirectoryRecord,
     HandleRecord,
+    Heard,
     Meta,
     NodeRecord,
     Notice,
@@ -166,32 +167,36 @@ class Notes:
 
     # --- handles -------------------------------------------------------------------------------
 
-    def handle(self, fh: int, handle: Handle, *, unheard: bool = False) -> None:
+    def handle(self, fh: int, handle: Handle, heard: Heard = Heard.YES) -> None:
         """An open file, as it is from now on."""
         node = handle.node
         value = HandleRecord(
-            node.ino, handle.flags, handle.met, handle.made, handle.epoch == node.epoch, unheard
+            node.ino, handle.flags, handle.met, handle.made, handle.epoch == node.epoch, heard
         )
         with self.together():
             self.place(node)
             self.journal.append(record(Tag.HANDLE, fh, value))
+        if heard is Heard.UNLESS_LAST:
+            self.journal.tells_soon()
 
     def unheard(self, fh: int, file: Handle | None, directory: DirHandle | None) -> None:
         """A handle that the process before has given out and maybe nobody was told of."""
         if file is not None:
-            self.handle(fh, file, unheard=True)
+            self.handle(fh, file, Heard.MAYBE_NOT)
         elif directory is not None:
-            self.directory(fh, directory.node, unheard=True)
+            self.directory(fh, directory.node, Heard.MAYBE_NOT)
 
     def closed(self, fh: int) -> None:
         """It is closed: whoever closes it again is told nothing else."""
         self.journal.append(gone(Tag.HANDLE, fh))
 
-    def directory(self, fh: int, node: Node, *, unheard: bool = False) -> None:
+    def directory(self, fh: int, node: Node, heard: Heard = Heard.YES) -> None:
         """An open directory."""
         with self.together():
             self.place(node)
-            self.journal.append(record(Tag.DIRECTORY, fh, DirectoryRecord(node.ino, unheard)))
+            self.journal.append(record(Tag.DIRECTORY, fh, DirectoryRecord(node.ino, heard)))
+        if heard is Heard.UNLESS_LAST:
+            self.journal.tells_soon()
 
     def names(self, fh: int, handle: DirHandle) -> None:
         """Its names were looked at: what an offset means from now on."""
@@ -213,6 +218,8 @@ class Notes:
     def operation(self, number: int, value: OperationRecord) -> None:
         """A change of names begins, goes on, or is done."""
         self.journal.append(record(Tag.OPERATION, number, value))
+        if value.done:
+            self.journal.tells_soon()
 
     def no_operation(self, number: int) -> None:
         """It has failed, and who asked for it is told so; or nobody asks any more."""

@@ -206,6 +206,7 @@ class Parts:
             self.removals,
             policy,
             self.queue.put_now,
+            self.namespace.has_moved,
         )
         self.resumer = None
         if notes is not None:
@@ -235,3 +236,4 @@ class Parts:
         nursery.start_soon(self.pins.run)
         if notes is not None:
             nursery.start_soon(notes.journal.run, notes.prepare)
+            nursery.start_soon(notes.journal.run_heard)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -76,7 +76,11 @@ class Recoverer:
         removals: Removals,
         policy: MountPolicy,
         recorded: Callable[[Node], None],
+        has_moved: Callable[[Folder, Move], Awaitable[bool]],
     ) -> None:
+        """Args:
+        has_moved: asks the server for the outcome of a rename.
+        """
         self._transfers = transfers
         self._inodes = inodes
         self._area = area
@@ -87,6 +91,7 @@ class Recoverer:
         self._removals = removals
         self._policy = policy
         self._recorded = recorded
+        self._has_moved = has_moved
         self._boot = boot_id()
         self._report = Report()
 
@@ -135,25 +140,6 @@ class Recoverer:
             (row, row.detail.boot == self._boot or row.detail.durable or row.seq <= durable_to)
             for row in rows
         ]
-
-    async def _has_moved(self, folder: Folder, move: Move) -> bool:
-        if await self._look(folder, move.parent, move.name) is not None:
-            return False
-        found, old = await self._look(folder, move.new_parent, move.new_name), move.replaces
-        if isinstance(found, Validator) and old is not None:
-            # What moved had not arrived: the file it was to replace is still there.
-            return not old.matches_listing(found.size, found.mtime_ns)
-        return found is not None
-
-    async def _look(self, folder: Folder, parent: bytes, name: bytes) -> Validator | Kind | None:
-        """What is there: a file's version, DIRECTORY, or None."""
-        path = (parent + b"/" + name if parent else name).decode("utf-8", "surrogateescape")
-        try:
-            return await self._transfers.stat(folder, path)
-        except IsADirectory:
-            return Kind.DIRECTORY
-        except NotFound:
-            return None
 
     # --- one row -------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ class _Noted(Operation):
         self._notes = notes
         self._number = number
         self._value = before or OperationRecord(request)
-        self._begun, self._done = before is not None, False
+        self._begun = self._done = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

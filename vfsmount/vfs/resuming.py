@@ -74,12 +74,12 @@ class Resumed:
 
     Attributes:
         unheard: handles that nobody may have been told of.
-        start: begins what asks the server, once requests can be answered.
+        start: begins what asks the server, and one more task, once requests can be answered.
     """
 
     generation: int
     next_fh: int
-    start: Callable[[], None]
+    start: Callable[[Callable[[], Awaitable[None]]], None]
     handles: dict[int, Handle] = field(default_factory=dict)
     directories: dict[int, DirHandle] = field(default_factory=dict)
     unheard: set[int] = field(default_factory=set)
@@ -188,11 +188,12 @@ class Resumer:
             await trio.sleep(0.02)
         raise LocalIOError("the process that served this mount before still has its staging directory")
 
-    def _start(self) -> None:
+    def _start(self, task: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(task)
         for node in self._writer.staged:
             self._recorded(node)
-        for task in self._tasks:
-            self._nursery.start_soon(self._guarded, task)
+        for each in self._tasks:
+            self._nursery.start_soon(self._guarded, each)
 
     async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -263,7 +264,7 @@ class Resumer:
             if value.met and node.shown is None:
                 self._restore_shown(node, shown.get(node.ino))
             self._following.opened(node)
-            if value.unheard or (Tag.HANDLE, fh) in folded.unheard:
+            if folded.unheard(Tag.HANDLE, fh, value.heard):
                 resumed.unheard.add(fh)
         for fh, directory in folded.decoded(Tag.DIRECTORY, DirectoryRecord).items():
             node = self._nodes.get(directory.ino)
@@ -272,7 +273,7 @@ class Resumer:
                 continue
             resumed.directories[fh] = DirHandle(node, folded.names(fh), restored=True)
             node.opens += 1
-            if directory.unheard or (Tag.DIRECTORY, fh) in folded.unheard:
+            if folded.unheard(Tag.DIRECTORY, fh, directory.heard):
                 resumed.unheard.add(fh)
 
     def _restore_shown(self, node: Node, value: ShownRecord | None) -> None:
