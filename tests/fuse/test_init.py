@@ -287,6 +287,16 @@ def users_limit() -> tuple[int, int]:
 
 @pytest.mark.unprivileged
 @WAYS
+def test_without_privilege_another_daemon_takes_over(
+    server: Embedded, env: dict[str, str], home: Path, way: Callable[[Path], list[str]]
+) -> None:
+    visits(way(home), home, {**env, "VISITOR_KILLS": "1"}, [], tuple(map(min, (64, 48), users_limit())))
+    log = (home / "daemon.log").read_text()
+    assert log.count(" mount.init ") == 2 and 'mount.taken_over generation=2 why="signal 9"' in log
+
+
+@pytest.mark.unprivileged
+@WAYS
 @pytest.mark.parametrize(
     ("options", "numbers"),
     [([], (64, 48)), (["--max-background", "65535", "--no-parallel-dirops"], (65535, 49151))],

@@ -3,16 +3,20 @@
     python -m tests.support.visitor DIRECTORY [OPTIONS OF THE MOUNT…]
 
 DIRECTORY belongs to them. One line of JSON for the mount, one for the work, one for the end; after each
-it waits for a line on standard input.
+it waits for a line on standard input. With VISITOR_KILLS they end the daemon before the work.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+KILLS = "VISITOR_KILLS" in os.environ
 
 
 def command(*words: str | Path) -> dict[str, object]:
@@ -45,6 +49,18 @@ def work(folder: Path) -> dict[str, object]:
     return {**seen, "left": sorted(os.listdir(folder))}
 
 
+def kill_daemon(state: Path) -> dict[str, object]:
+    """End the daemon, and wait for another one."""
+    (record,) = (state / "mounts").glob("*.json")
+    pid = json.loads(record.read_bytes())["pid"]
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 60
+    while (now := json.loads(record.read_bytes())["pid"]) == pid:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return {"killed": pid, "serves": now}
+
+
 def main() -> None:
     where, options = Path(sys.argv[1]), sys.argv[2:]
     mountpoint, state = where / "mnt", where / "state"
@@ -54,7 +70,7 @@ def main() -> None:
             "minor": os.minor(os.stat(mountpoint).st_dev),
             "mounts": mounts(mountpoint),
         },
-        lambda: work(mountpoint / "data"),
+        lambda: {**(kill_daemon(state) if KILLS else {}), **work(mountpoint / "data")},
         lambda: {**command("umount", mountpoint, "--state-dir", state), "mounts": mounts(mountpoint)},
     )
     try:
