@@ -186,7 +186,7 @@ def test_mount_goes_on_as_libfuse_would_have_it(env: dict[str, str], tmp_path: P
     assert " mount.init " not in mounted.log.read_text()
 
 
-@pytest.mark.parametrize("step", ["socketpair", "request", "dup2"])
+@pytest.mark.parametrize("step", ["socketpair", "reply", "dup2"])
 def test_so_does_one_with_a_holder(env: dict[str, str], tmp_path: Path, step: str) -> None:
     """Nobody can take it over: what libfuse agreed on with the kernel is not known."""
     env = {**env, "PYTHONPATH": failing_init.site(tmp_path, step)}
@@ -194,6 +194,7 @@ def test_so_does_one_with_a_holder(env: dict[str, str], tmp_path: Path, step: st
         uses(mounted)
         assert of(mounted.path) == KERNELS_OWN
         holder = mounted.holder
+        assert vfsmount("wait", mounted.path, "--state-dir", mounted.state, env=env).returncode == 0
         mounted.kill()
         eventually(lambda: not mounted.path.is_mount() and not Path(f"/proc/{holder}").exists())
     assert any(" mount.init_left_to_libfuse error=" in line for line in mounted.warnings())
