@@ -41,6 +41,7 @@ from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.recovery import Recoverer
 from vfsmount.vfs.removals import Removals
 from vfsmount.vfs.replay import Operations
+from vfsmount.vfs.restaging import Restaging
 from vfsmount.vfs.resuming import Resumer
 from vfsmount.vfs.room import Room
 from vfsmount.vfs.settling import Settling
@@ -216,10 +217,18 @@ class Parts:
                 area,
                 records,
                 self.recorder,
-                self.recoverer,
+                Restaging(
+                    self.inodes,
+                    area,
+                    records,
+                    self.recorder,
+                    self.recoverer,
+                    self.writer,
+                    self.removals,
+                    self.settling,
+                    notes,
+                ),
                 self.writer,
-                self.removals,
-                self.settling,
                 self.following,
                 self.namespace,
                 self.gate,
