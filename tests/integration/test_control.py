@@ -185,7 +185,7 @@ async def test_status_tells_folders_budget_and_caches(both: Embedded, short_path
         budget = status["budget"]
         assert budget["left"] == status["calls_left"] and 0 < budget["left"] < budget["limit"] == 30000
         assert budget["window_s"] == 900
-        assert status["cache"]["memory_limit"] == 128 << 20 and status["cache"]["directory"] is None
+        assert status["cache"]["memory_limit"] == 112 << 20 and status["cache"]["directory"] is None
         assert len((await a.one({"op": "status", "limit": 1}))["folders"]) == 1
         both.clear_faults()
         await a.d.fs.wait()

@@ -275,3 +275,24 @@ def test_many_lives(both: Embedded, tmp_path: Path) -> None:
             "f": b"x" * 6,
             **{f"g{n}": b"y" * n for n in range(6)},
         }
+
+
+def test_file_that_grows_is_followed_through_a_death(both: Embedded, tmp_path: Path) -> None:
+    """It has grown before, so it is known what was shown of it; it grows again while nobody serves it."""
+    name, folder = fresh(both)
+    log = both.folder_dir(folder) / "log"
+    log.write_bytes(b"one\n" * 2000)
+    with Succession(both, tmp_path, attr_ttl_s=0.05, dir_ttl_s=0.05) as mount:
+        fh = mount.open(f"{name}/log")
+        ino = mount.call("ino_of", fh)
+        read = mount.read_all(fh)
+        for line, dies in ((b"two\n", False), (b"three\n", True), (b"four\n", False)):
+            if dies:
+                mount.kill()
+            with log.open("ab") as f:
+                f.write(line)
+            if dies:
+                mount.succeed()
+            eventually(lambda: mount.call("getattr", ino).size == log.stat().st_size)
+            read += mount.read_all(fh, len(read))
+            assert read == log.read_bytes()

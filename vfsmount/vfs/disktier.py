@@ -26,7 +26,7 @@ from vfsmount.vfs.paths import folder_of, remote_path
 _log = logging.getLogger("vfsmount.vfs.disktier")
 
 _QUEUE = 64  # blocks that wait to be kept, and no more than this part of the memory
-_QUEUE_SHARE = 8
+_QUEUE_SHARE = 7
 _USAGE_S = 2.0  # for the disk to say how full it is
 _REMEMBERED = 4096  # segments whose blocks are known
 _Segment = tuple[int, int, int]  # serial, version, number

@@ -221,7 +221,7 @@ class Following:
             try:
                 offset, data = piece or await self._end_of(node, size)
             except (Stale, RangeOutside):
-                return False  # another version by now
+                return node.size != size  # a newer size, which has its own turn; or another version by now
             except VfsError:
                 await trio.sleep(_AGAIN_S)
                 continue

@@ -41,6 +41,7 @@ from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.recovery import Recoverer
 from vfsmount.vfs.removals import Removals
 from vfsmount.vfs.replay import Operations
+from vfsmount.vfs.restaging import Restaging
 from vfsmount.vfs.resuming import Resumer
 from vfsmount.vfs.room import Room
 from vfsmount.vfs.settling import Settling
@@ -109,8 +110,8 @@ class Parts:
             nursery,
         )
         self.ahead = Ahead(self.metadata, client.governor)
-        # The other half is for the daemon itself, and for a hundred reads of 1 MiB that wait.
-        self.blocks = BlockIndex(policy.memory // 2)
+        # The rest is for the daemon itself, for replies under way, and for what the allocator cannot use.
+        self.blocks = BlockIndex(policy.memory * 7 // 16)
         self.disk = DiskTier(cache, client.endpoint, self.blocks)
         self.pins = Pins(cache, client.endpoint, policy.deadline_s / 3)
         self.reader = Reader(
@@ -122,6 +123,7 @@ class Parts:
             nursery,
             self.pins,
             policy.attr_ttl_s,
+            policy.memory,
         )
         self.exclusion = Exclusion(self.inodes, self.gate)
         self.queue = Queue()
@@ -216,10 +218,18 @@ class Parts:
                 area,
                 records,
                 self.recorder,
-                self.recoverer,
+                Restaging(
+                    self.inodes,
+                    area,
+                    records,
+                    self.recorder,
+                    self.recoverer,
+                    self.writer,
+                    self.removals,
+                    self.settling,
+                    notes,
+                ),
                 self.writer,
-                self.removals,
-                self.settling,
                 self.following,
                 self.namespace,
                 self.gate,

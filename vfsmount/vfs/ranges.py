@@ -22,6 +22,7 @@ from vfsmount.core.blockindex import BLOCK_SIZE, PAGE, BlockIndex, BlockKey, Byt
 from vfsmount.core.inodes import Node
 from vfsmount.errors import NotFound, ProtocolError, RangeOutside, Stale, VfsError
 from vfsmount.log import event
+from vfsmount.store.heap import Heap
 from vfsmount.values import Validator
 from vfsmount.vfs.deadline import Pulse, wait_behind
 from vfsmount.vfs.disktier import DiskTier
@@ -107,6 +108,7 @@ class Range:
     def add(self, count: int) -> None:
         """So many have come."""
         self.filled += count
+        self._owner.heap.filled(count)
         self.pulse.beat()
         if self.filled == self.stop and self._owner.needs_no_confirmation(self):
             self._owner.check(self)
@@ -225,6 +227,7 @@ class Ranges:
 
     Attributes:
         index: where the bytes go.
+        heap: is told how many have come.
     """
 
     def __init__(
@@ -235,12 +238,14 @@ class Ranges:
         gate: PathGate,
         nursery: trio.Nursery,
         disk: DiskTier,
+        heap: Heap,
     ) -> None:
         """Args:
         nursery: owns the fetches, so that a cancelled reader fails nobody who waits with it.
         disk: gets every whole block that was confirmed, and gives back what it has.
         """
         self.index = index
+        self.heap = heap
         self._transfers = transfers
         self._metadata = metadata
         self._gate = gate

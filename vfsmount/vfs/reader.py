@@ -17,6 +17,7 @@ from vfsmount.core.inodes import Node
 from vfsmount.core.readahead import Plan, Readahead
 from vfsmount.errors import RemoteUnavailable, Stale, VfsError
 from vfsmount.metrics import counters
+from vfsmount.store.heap import Heap
 from vfsmount.vfs.archives import Archives
 from vfsmount.vfs.disktier import DiskTier
 from vfsmount.vfs.metadata import Metadata
@@ -45,10 +46,12 @@ class Reader:
         nursery: trio.Nursery,
         pins: Pins,
         attr_ttl_s: float,
+        memory: int,
     ) -> None:
         """Args:
         nursery: owns what is on its way.
         attr_ttl_s: how long an open file is believed.
+        memory: bytes that the process may take.
         """
         self._pins = pins
         self._attr_ttl_s = attr_ttl_s
@@ -56,7 +59,7 @@ class Reader:
         self._blocks = blocks
         self._disk = disk
         self._nursery = nursery
-        self.ranges = self._ranges = Ranges(transfers, metadata, blocks, gate, nursery, disk)
+        self.ranges = self._ranges = Ranges(transfers, metadata, blocks, gate, nursery, disk, Heap(memory))
         archives = Archives(transfers, metadata, blocks, gate, nursery, attr_ttl_s)
         self._small = SmallFiles(self._ranges, blocks, nursery, disk, archives, self._confirm_ahead)
 
@@ -85,11 +88,18 @@ class Reader:
                     self._start_ahead(node, begin, end)
                 else:
                     self._nursery.start_soon(self._look_ahead, node, version, begin, end)
-        while (at := offset + sum(map(len, parts))) < stop:
-            piece = await self._piece(node, version, at, stop, plan)
-            if not piece:
-                break
-            parts.append(piece)
+        waits_with = 0
+        try:
+            while (at := offset + sum(map(len, parts))) < stop:
+                piece = await self._piece(node, version, at, stop, plan)
+                if not piece:
+                    break
+                parts.append(piece)
+                if at + len(piece) < stop:  # a hundred such readers are a hundred blocks, evicted or not
+                    self._blocks.reserve(len(piece))
+                    waits_with += len(piece)
+        finally:
+            self._blocks.release(waits_with)
         if node.version != version:
             raise Stale(_REPLACED)
         if parts and plan.streaming and (stop % BLOCK_SIZE == 0 or stop == node.size):
@@ -295,6 +305,6 @@ class Reader:
                 at = stop
 
     def _cap(self) -> int:
-        """Bytes that one handle may have ahead of its readers: half of the memory, shared by the files
-        that are being read."""
+        """Bytes that one handle may have ahead of its readers: half of what content may take, shared by the
+        files that are being read."""
         return self._blocks.limit // 2 // max(1, self._ranges.files)

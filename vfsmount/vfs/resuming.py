@@ -13,7 +13,6 @@ import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,7 +21,6 @@ from msgspec.structs import replace
 
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
-from vfsmount.core.extents import Extents
 from vfsmount.core.inodes import KNOWN_NOTED, PLACE_NOTED, InodeTable, Node
 from vfsmount.core.journal import (
     DirectoryRecord,
@@ -33,17 +31,14 @@ from vfsmount.core.journal import (
     Notice,
     OperationRecord,
     ShownRecord,
-    StagedRecord,
     Tag,
-    gone,
 )
 from vfsmount.core.shown import TAIL, Shown
-from vfsmount.core.staging import State
 from vfsmount.errors import LocalIOError, RemoteUnavailable, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import Records
-from vfsmount.store.staged import Move, StagedDetail, StagedRow
-from vfsmount.store.staging import Content, StagingArea
+from vfsmount.store.staged import Move
+from vfsmount.store.staging import StagingArea
 from vfsmount.values import NO_ATTRS, ROOT_INO, Ino, Kind, Validator
 from vfsmount.vfs.deadline import within
 from vfsmount.vfs.following import Following
@@ -53,16 +48,11 @@ from vfsmount.vfs.notes import NOTICED_WITHIN_S, Notes
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.recorder import Recorder
-from vfsmount.vfs.recovery import Recoverer, contents_of
-from vfsmount.vfs.removals import Removals
-from vfsmount.vfs.settling import Settling
-from vfsmount.vfs.staged import StagedFile, Upload
+from vfsmount.vfs.restaging import LONG_AGO, Restaging
 from vfsmount.vfs.writer import Writer
 
 _log = logging.getLogger("vfsmount.vfs.resuming")
 
-# Seen some time, but not to be believed: for a node that was never seen anything would be the same version.
-_LONG_AGO = -1e300
 _TAKE_OVER_TRIES = 250  # 5 s for a process that was killed to be gone altogether
 _AGAIN_S = 1.0
 _SHOWN_TRIES = 30
@@ -96,10 +86,8 @@ class Resumer:
         area: StagingArea,
         records: Records,
         recorder: Recorder,
-        recoverer: Recoverer,
+        restaging: Restaging,
         writer: Writer,
-        removals: Removals,
-        settling: Settling,
         following: Following,
         namespace: Namespace,
         gate: PathGate,
@@ -115,10 +103,8 @@ class Resumer:
         self._area = area
         self._rows = records.staged
         self._recorder = recorder
-        self._recoverer = recoverer
+        self._restaging = restaging
         self._writer = writer
-        self._removals = removals
-        self._settling = settling
         self._following = following
         self._namespace = namespace
         self._gate = gate
@@ -129,7 +115,6 @@ class Resumer:
         self._changed = changed
         self._entry_changed = entry_changed
         self._nodes: dict[int, Node] = {}
-        self._contents: dict[str, Content] = {}
         self._tasks: list[Callable[[], Awaitable[None]]] = []
 
     async def run(self) -> Resumed:
@@ -158,18 +143,12 @@ class Resumer:
         self._restore_nodes(folded.decoded(Tag.NODE, NodeRecord))
         resumed = Resumed(meta.generation, meta.next_fh, self._start)
         self._restore_handles(folded, resumed)
-        rows, durable_to = await self._rows.read_mount(self._area.own)
-        self._recorder.resume(max([0, *(r.seq for r in rows)]))
         operations = folded.decoded(Tag.OPERATION, OperationRecord)
         resumed.operations = operations
-        await self._restore_contents(folded, rows, durable_to)
-        await self._restore_removals()
+        others = await self._restaging.run(folded, self._nodes)
         await self._hold_moves(operations)
         self._take_notices(folded)
-        needed = {name for row in rows for name in contents_of(row.detail)} | self._contents.keys()
-        self._tasks.append(partial(self._tidy, self._area.others(needed)))
-        for content in self._contents.values():
-            content.release()  # who needs it holds it
+        self._tasks.append(partial(self._tidy, others))
         event(
             _log,
             logging.INFO,
@@ -243,7 +222,7 @@ class Resumer:
             node.validator = Validator(*value.validator)
         node.local = value.local or NO_ATTRS
         node.recorded, node.grew = value.recorded, value.grew
-        node.checked_at = _LONG_AGO
+        node.checked_at = LONG_AGO
         if value.folder is not None and not value.reachable:
             self._gate.unreachable.add(value.folder.id)
         return node
@@ -318,182 +297,6 @@ class Resumer:
             return
 
     # --- local content -------------------------------------------------------------------------
-
-    def _content(
-        self, name: str, *, written: Extents | None = None, remote_size: int = 0, sealed: int = 0
-    ) -> Content:
-        """One content for each file; held by us until all is put back."""
-        content = self._contents.get(name)
-        if content is None:
-            content = self._area.reopen(name, written or Extents(), remote_size, sealed)
-            self._contents[name] = content
-        return content
-
-    async def _restore_contents(self, folded: Folded, rows: list[StagedRow], durable_to: int) -> None:
-        by_id = {row.id: row for row in rows}
-        by_content = {row.detail.content: row for row in rows}
-        taken: set[int] = set()
-        for ino, value in folded.decoded(Tag.STAGED, StagedRecord).items():
-            node = self._nodes.get(ino)
-            row = by_id.get(value.row_id) or by_content.get(value.content)
-            if node is None or node.kind is not Kind.FILE:
-                self._notes.journal.append_later(gone(Tag.STAGED, ino))
-                continue
-            if row is not None:
-                taken.add(row.id)
-                if node.unlinked:  # removed, and killed before the records knew
-                    await self._rows.remove([row.id])
-                    row = None
-            await self._restore_content(node, value, folded.written(ino), row)
-        for row in rows:
-            if row.id not in taken:
-                await self._take_row(row)
-            content = self._contents.get(row.detail.content)
-            if content is not None and row.seq > durable_to and not row.detail.durable:
-                self._recorder.adopted(content)
-            older = row.detail.fallback
-            if older is not None and older.content not in self._contents:
-                self._retire(older)
-
-    def _retire(self, older: StagedDetail) -> None:
-        """What was acknowledged before goes when what came after it is synced."""
-        try:
-            content = self._content(older.content)
-        except LocalIOError:
-            return
-        self._recorder.retire(content.hold())
-
-    async def _restore_content(
-        self, node: Node, value: StagedRecord, later: list[tuple[int, int]], row: StagedRow | None
-    ) -> None:
-        written = Extents([*value.written, *later])
-        try:
-            content = self._content(
-                value.content, written=written, remote_size=value.remote_size, sealed=value.sealed
-            )
-        except LocalIOError:
-            dirty = value.change != value.sent and not node.unlinked
-            if dirty:
-                event(_log, logging.ERROR, "recovery.lost", name=node.name, note="its staging file is gone")
-            self._notes.unstaged(node)
-            return
-        staged = StagedFile(
-            content.hold(),
-            value.base,
-            value.base_exact,
-            value.change,
-            value.acked,
-            value.sent,
-            value.row_id,
-            may_be_there=value.may_be_there,
-        )
-        node.size = content.size
-        if value.stopped is not None:
-            self._take_stopped(staged, *value.stopped)
-        if staged.dirty:
-            node.mtime_ns = node.ctime_ns = max(node.mtime_ns, content.path.stat().st_mtime_ns)
-        if row is not None:
-            self._take_acknowledged(node, staged, row)
-        self._writer.attach(node, staged)
-        if row is not None:
-            await self._put_right(node, staged, row)
-        elif staged.unsent and not node.unlinked:
-            staged.acked = -1
-            await self._recorder.acknowledge(node, durable=False, sealed=node.writers <= 1)
-            self._notes.staged(node)
-        self._writer.let_go(node)
-
-    def _take_stopped(self, staged: StagedFile, name: str, size: int) -> None:
-        with suppress(LocalIOError):  # else what came too late of it is met as a conflict
-            staged.stopped = (self._content(name).hold(), size)
-
-    def _take_acknowledged(self, node: Node, staged: StagedFile, row: StagedRow) -> None:
-        detail = row.detail
-        staged.row_id, staged.detail = row.id, detail
-        try:
-            staged.acked_content = self._content(detail.content).hold()
-        except LocalIOError:
-            staged.acked = -1  # what is here now is acknowledged anew
-            return
-        if detail.sealed:
-            staged.acked_content.sealed = max(staged.acked_content.sealed, detail.size)
-        if detail.state is State.SENT and detail.sent is not None:
-            staged.sent, staged.base, staged.base_exact = staged.acked, detail.sent, True
-            staged.may_be_there = False
-            if not staged.dirty:
-                node.validator = detail.sent
-                node.size, node.mtime_ns = detail.sent.size, detail.sent.mtime_ns
-            return
-        base, known = detail.base, staged.base
-        if base is None or known is None or not base.matches_listing(known.size, known.mtime_ns):
-            staged.base, staged.base_exact = base, False
-        if detail.session is not None:
-            self._take_session(staged, detail)
-
-    def _take_session(self, staged: StagedFile, detail: StagedDetail) -> None:
-        """The upload that was under way goes on."""
-        session = detail.session
-        try:
-            content = self._content(detail.upload)
-        except LocalIOError:
-            return
-        if session is None or content.size < detail.upload_size:
-            return
-        whole = detail.upload == detail.content and detail.upload_size == detail.size
-        change = staged.acked if whole else max(staged.acked - 1, 0)
-        content.sealed = max(content.sealed, detail.upload_size)
-        staged.keep_session(session, Upload(content, detail.upload_size, change, 0.0))
-        staged.may_be_there = True
-
-    async def _put_right(self, node: Node, staged: StagedFile, row: StagedRow) -> None:
-        """The row says what the tree says, and the other way round."""
-        parent = node.parent
-        if parent is None:
-            return
-        place = (folder_of(node).id, InodeTable.path(parent), node.name)
-        if place != (row.folder, row.parent, row.name):  # killed in the middle of a rename
-            folder, path, name = place
-            await self._rows.put(replace(row, folder=folder, parent=path, name=name))
-        detail = row.detail
-        if detail.state is State.SENT and detail.sent is not None and staged.acked >= 0:
-            kept = staged.acked_content if detail.sealed else None
-            self._settling.watch(node, row.id, detail, kept, detail.sent)
-
-    async def _take_row(self, row: StagedRow) -> None:
-        """A row of a file that nobody has local content of: it was sent, and is to be looked at again."""
-        detail = row.detail
-        if detail.state is not State.SENT or detail.sent is None:
-            event(_log, logging.WARNING, "resume.unknown_row", state=detail.state.value)
-            await self._recoverer.take_up(row)
-            return
-        parent = await self._recoverer.directory(row.folder, row.parent)
-        if parent is None:
-            return
-        node = parent.entries.get(row.name)
-        if node is None:
-            node = self._inodes.add(parent, row.name, Kind.FILE, mode=0o644)
-            node.validator, node.checked_at = detail.sent, _LONG_AGO
-            node.size, node.mtime_ns, node.ctime_ns = (
-                detail.sent.size,
-                detail.sent.mtime_ns,
-                detail.sent.mtime_ns,
-            )
-        try:
-            content = self._content(detail.content) if detail.sealed else None
-        except LocalIOError:
-            content = None
-        self._settling.watch(node, row.id, detail, content, detail.sent)
-
-    async def _restore_removals(self) -> None:
-        for removal in await self._rows.read_removals(self._area.own):
-            parent = await self._recoverer.directory(removal.folder, removal.parent)
-            if parent is None:
-                continue
-            node = parent.entries.get(removal.name)
-            if node is not None:  # killed before the tree said so: nothing else takes the name before
-                self._inodes.unlink(node)
-                self._writer.let_go(node)
-            self._removals.adopt(parent, removal)
 
     async def _tidy(self, others: list[str]) -> None:
         """Delete what nobody needs, once a power cut does not bring back who did."""
