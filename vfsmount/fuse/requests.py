@@ -2,8 +2,8 @@
 
 The kernel marks a request that it sends again (bit 63 of its number). Only for such a one may a name that is
 there already mean that the work was done; pyfuse3 shows no handler that mark. So they are unpacked here,
-given to the same handlers, each in a task of its own, and their answers packed as libfuse does. It is for a moment
-after a takeover; all other requests go through pyfuse3.
+given to the same handlers, each in a task of its own, and their answers packed as libfuse does. It is for a
+moment after a takeover; all other requests go through pyfuse3.
 
 Source: Linux, include/uapi/linux/fuse.h, as of protocol 7.31, which libfuse 3.14 answers.
 """

@@ -8,6 +8,6 @@ kernel is asked to send again what that one had read, and the next one goes on: 
 It stays small because everything ends with it: no network, no threads, no libraries, one loop. What needs
 privilege is done here (mount, unmount, the kernel's readahead), so that the daemons need none.
 
-`kernel` speaks to the kernel, `wire` to the daemons, `child` starts one, `holder` decides. The daemon's side is
-`fuse.keeper`. This package imports the standard library only, and little of it.
+`kernel` speaks to the kernel, `wire` to the daemons, `child` starts one, `holder` decides. The daemon's side
+is `fuse.keeper`. This package imports the standard library only, and little of it.
 """

@@ -351,7 +351,7 @@ class Holder:
             self._mount_again()
 
     def _mount_again(self) -> None:
-        """Requests are lost: who waits for them gets an error, and the next one begins with what is on disk."""
+        """Requests are lost: who waits gets an error, and the next one begins with what is on disk."""
         self._abort()
         os.ftruncate(self._journal, 0)
         try:

@@ -1,9 +1,9 @@
-"""Messages between the holder and a generation: JSON objects, a packet each, over a socket pair (SOCK_SEQPACKET).
+"""Messages between holder and generation: JSON objects, a packet each, over a socket pair (SOCK_SEQPACKET).
 
 ``op`` says what it is. From a generation: ``mount`` and ``afresh`` (have it mounted, again), ``answer`` (its
 answer to the kernel's first request, to be written), ``standby`` (the same answer, not to be written),
-``ready``, ``alive``, ``unmount``, ``draining``, ``ended``, ``failed``, ``notify`` (for the supervisor),
-``upgrade``, ``stopped`` and ``busy``. From the holder: ``mounted`` and ``go`` (with the device), ``answered``,
+``ready``, ``alive``, ``unmount``, ``draining``, ``ended``, ``notify`` (for the supervisor), ``upgrade``,
+``stopped`` and ``busy``. From the holder: ``mounted`` and ``go`` (with the device), ``answered``,
 ``unmounted``, ``refused``, ``stop`` and ``upgrade-failed``.
 """
 
