@@ -136,6 +136,7 @@ class First(Attachment):
             self._keeper.answer_init,
             self._keeper.mount_afresh,
         )
+        self._keeper.tell["large_pieces"] = self.large_pieces
 
     async def leave(self) -> None:
         await self._keeper.unmount()
@@ -171,6 +172,7 @@ class Successor(First):
         nursery.start_soon(self._answer_what_is_left, taken, started)
         await started.wait()
         self.resent = taken.resent
+        self.large_pieces = bool(self._keeper.told.get("large_pieces"))
         self._introduced.take(self._turn.device, keep=True)
         # A warning: the daemon before died, and somebody may want to know why.
         level = logging.INFO if self._turn.why == "upgrade" else logging.WARNING
