@@ -210,7 +210,15 @@ def test_loop_that_is_stuck_is_shown_where_it_stands(server: Embedded, tmp_path:
     )
     mountpoint, log = tmp_path / "mnt", tmp_path / "log"
     env = {**os.environ, **server.env("owner")}
-    options = ["--state-dir", tmp_path / "state", "--cache-dir", tmp_path / "cache", "--log-file", log]
+    options = [
+        "--no-holder",
+        "--state-dir",
+        tmp_path / "state",
+        "--cache-dir",
+        tmp_path / "cache",
+        "--log-file",
+        log,
+    ]
     done = subprocess.run([sys.executable, "-c", code, mountpoint, *options], env=env, check=False)
     assert done.returncode == 0
     try:
