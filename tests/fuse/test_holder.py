@@ -19,6 +19,7 @@ import pytest
 from tests.support.embedded import Embedded
 from tests.support.mounting import VFSMOUNT, Mounted, clean_environment, vfsmount
 from tests.support.supervising import FakeSupervisor
+from vfsmount.fuse.device import unmount
 
 DEADLINE_S = 60.0
 T = TypeVar("T")
@@ -360,3 +361,28 @@ def test_holder_that_dies_takes_the_daemons_with_it(server: Embedded, tmp_path: 
         os.listdir(mounted.path / "data")
     with held(server, tmp_path) as again:
         assert (again.path / "data" / "a").read_bytes() == b"not lost"
+
+
+def test_mount_that_is_gone_takes_no_other_with_it(server: Embedded, tmp_path: Path) -> None:
+    """The kernel gives its number to the next mount, whoever still holds its device."""
+    ways = tmp_path / "a", tmp_path / "b"
+    for way in ways:
+        way.mkdir()
+    (disk_of(server) / "f").write_bytes(b"here")
+    with held(server, ways[0], "--deadline=2") as first:
+        both = eventually(lambda: found if len(found := daemons(first)) == 2 else None)
+        holder, serving, number = first.holder, first.pid, os.stat(first.path).st_dev
+        for pid in both:
+            os.kill(pid, signal.SIGSTOP)  # or one would say that the mount has ended
+        unmount(str(first.path), lazy=True)
+        with Mounted(ways[1], server.env("owner"), "--cache-size=0") as second:
+            reused = os.stat(second.path).st_dev == number  # where no other mount was quicker
+            os.kill(serving, signal.SIGKILL)
+            eventually(lambda: not runs(holder))
+            with (second.path / "data" / "f").open("rb", buffering=0) as f:
+                assert f.read() == b"here", f"number used again: {reused}"
+
+
+def disk_of(server: Embedded) -> Path:
+    """Where the server keeps the folder that every test has."""
+    return server.folder_dir(server.client("owner").ok("GET", "/folders")[0]["id"].replace("-", ""))

@@ -339,6 +339,11 @@ class Holder:
 
     def _ask_again(self) -> None:
         """Have the kernel send again what the dead one had read; where it cannot, begin anew."""
+        if self._fd < 0:
+            if not self._is_in_place():
+                self._give_up("the daemon did not end before the mount was aborted")
+            self._mount_again()
+            return
         if self._is_gone():
             return  # unmounted; who comes next sends what is left
         try:
@@ -355,8 +360,9 @@ class Holder:
         self._abort()
         os.ftruncate(self._journal, 0)
         try:
-            with suppress(kernel.Refused):
-                kernel.unmount(self._mountpoint, lazy=True)
+            if self._is_in_place():
+                with suppress(kernel.Refused):
+                    kernel.unmount(self._mountpoint, lazy=True)
             self._mount()
             init = kernel.read_init(self._fd)
             os.write(self._fd, kernel.answer_as_before(init, self._reply))
@@ -392,13 +398,14 @@ class Holder:
             for c in self._children.values():
                 c.heard += self._late
         serving = self._serving
-        if serving is not None and self._is_ready and now - serving.heard > self._watchdog_s:
+        is_silent = serving is not None and now - serving.heard > self._watchdog_s
+        if serving is not None and is_silent and self._is_ready and not serving.killed:
             self._outside.note(f"the daemon says nothing for {self._watchdog_s:g} s and is killed")
             serving.kill()
         for c in self._children.values():
             if c is not serving and c.state == STARTING and now - c.started > _STARTING_S:
                 c.kill()
-            if c.killed and now - c.killed > _DYING_S:
+            if c is serving and c.killed and now - c.killed > _DYING_S:
                 self._abort()  # it waits for an answer of its own mount, or of a disk
                 c.killed = now
         if self._unserved is not None and now - self._unserved > self._deadline_s:
@@ -418,17 +425,24 @@ class Holder:
 
     def _abort(self) -> None:
         """Have everybody who waits get an error."""
-        if not kernel.abort(self._connection) and self._connection == kernel.connection(self._mountpoint):
+        if self._fd < 0:
+            return
+        # Once it is gone its number is another mount's.
+        if not self._is_gone() and not kernel.abort(self._connection) and self._is_in_place():
             with suppress(kernel.Refused):
                 kernel.unmount(self._mountpoint, lazy=True, hung=True)
-        if self._fd >= 0:
-            os.close(self._fd)  # the last one; this alone is an abort, too
-            self._fd = -1
+        os.close(self._fd)  # the last one; this alone is an abort, too
+        self._fd = -1
+
+    def _is_in_place(self) -> bool:
+        """Whether what is mounted there is ours; to be asked only while it is not gone."""
+        return bool(self._connection) and self._connection == kernel.connection(self._mountpoint)
 
     def _give_up(self, why: str, status: int = MOUNT_FAILED) -> NoReturn:
         self._outside.note(f"{why}; the mount on {self._mountpoint} has ended")
+        is_there = self._fd >= 0 and not self._is_gone()
         self._abort()
-        if self._connection and self._connection == kernel.connection(self._mountpoint):
+        if is_there and self._is_in_place():
             with suppress(kernel.Refused):
                 kernel.unmount(self._mountpoint, lazy=True)
         self._finish(status or FAILED)
@@ -436,7 +450,7 @@ class Holder:
     def _finish(self, status: int) -> NoReturn:
         for c in self._children.values():
             c.kill()
-        if self._fd >= 0 and self._connection == kernel.connection(self._mountpoint):
+        if self._fd >= 0 and not self._is_gone() and self._is_in_place():
             with suppress(kernel.Refused):
                 kernel.unmount(self._mountpoint, lazy=True)
         self._outside.end(status)
