@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mounting import vfsmount
 from vfsmount.cli import main
 from vfsmount.cli.commands import COMMANDS
 from vfsmount.cli.mistyped import alike
@@ -45,18 +46,13 @@ def test_mistyped_command_makes_no_directory(
 
 
 @pytest.mark.parametrize("word", ["lst", "./lst", "new/lst", "work"])
-def test_directory_is_mounted_on(
-    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
-) -> None:
-    for name in ("BACKEND_ENDPOINT", "BACKEND_ACCESS_KEY", "BACKEND_SECRET_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+def test_directory_is_mounted_on(word: str, tmp_path: Path) -> None:
     if word == "lst":
         (tmp_path / "lst").mkdir()
     # As far as the settings, which are missing: it was understood as a mountpoint.
-    assert main([word, "-f"]) == 2
-    assert "BACKEND_ENDPOINT" in capsys.readouterr().err
+    done = vfsmount(word, "-f", env={"HOME": str(tmp_path)}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "BACKEND_ENDPOINT" in done.stderr
 
 
 def test_mistyped_command_of_a_group_is_named(capsys: Capsys) -> None:
