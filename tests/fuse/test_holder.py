@@ -150,16 +150,27 @@ raise SystemExit(main())
 """
 
 
+OTHER_SERVER = """
+import os, sys
+sys.path.insert(0, {checkout!r})
+os.environ["BACKEND_ENDPOINT"] = "http://127.0.0.1:1"
+from vfsmount.__main__ import main
+raise SystemExit(main())
+"""
+
+
 def test_upgrade_to_what_cannot_go_on_is_refused(server: Embedded, tmp_path: Path) -> None:
     checkout = str(Path(__file__).parents[2])
     (tmp_path / "other.py").write_text(OTHER_ANSWER.format(checkout=checkout))
     (tmp_path / "broken.py").write_text("raise SystemExit(3)")
+    (tmp_path / "elsewhere.py").write_text(OTHER_SERVER.format(checkout=checkout))
     with held(server, tmp_path) as mounted:
         pid = mounted.pid
         (mounted.path / "data" / "a").write_bytes(b"as it was")
         for script, why in (
             ("other.py", "another answer to the kernel"),
             ("broken.py", "before it could take over"),
+            ("elsewhere.py", "the settings say http://127.0.0.1:1 now"),
         ):
             asked = {"op": "upgrade", "command": [sys.executable, str(tmp_path / script)]}
             assert why in ask(mounted, asked)["error"]

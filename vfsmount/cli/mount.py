@@ -401,7 +401,11 @@ def _as_generation(
             detach()
 
     with _telling_why(supervisor):
-        status = _mount(mountpoint, flags, os.environ, choices, state, supervisor, ready, None, keeper)
+        try:
+            status = _mount(mountpoint, flags, os.environ, choices, state, supervisor, ready, None, keeper)
+        except VfsError as e:
+            keeper.failed(str(e))
+            raise
     keeper.ended(status)
     return status
 

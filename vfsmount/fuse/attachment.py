@@ -16,7 +16,7 @@ import trio
 
 from vfsmount.api.client import Client
 from vfsmount.api.dialect import Dialect, ServerInfo
-from vfsmount.errors import MountError, VfsError
+from vfsmount.errors import ConfigError, MountError, VfsError
 from vfsmount.fuse import device
 from vfsmount.fuse.attach import Introduced, attach, attach_first, introduce, stop_reading
 from vfsmount.fuse.keeper import Keeper, Turn
@@ -197,13 +197,24 @@ class Successor(First):
 
 def _assume(client: Client, keeper: Keeper) -> None:
     server = keeper.told["server"]
+    # Settings are read anew, and folders and unsent files of one server are nothing to another.
+    if server["endpoint"] != client.endpoint:
+        raise ConfigError(
+            f"the mount is of {server['endpoint']}, and the settings say {client.endpoint} now: "
+            "put them back, or unmount and mount again"
+        )
     client.assume(ServerInfo(Dialect(server["dialect"]), server["manager"], server["api_version"]))
 
 
 def tell_of(client: Client) -> dict[str, str]:
     """What `_assume` will want to know."""
     info = client.info
-    return {"dialect": info.dialect.value, "manager": info.manager, "api_version": info.api_version}
+    return {
+        "endpoint": client.endpoint,
+        "dialect": info.dialect.value,
+        "manager": info.manager,
+        "api_version": info.api_version,
+    }
 
 
 async def _stay_connected(client: Client) -> None:

@@ -200,6 +200,10 @@ class Keeper:
         """We are about to end, as we should."""
         wire.send(self._socket, {"op": "ended", "status": status})
 
+    def failed(self, why: str) -> None:
+        """We cannot serve."""
+        wire.send(self._socket, {"op": "failed", "why": why})
+
     def stopped(self) -> None:
         """We read no more requests and have answered all; the holder ends us now."""
         wire.send(self._socket, {"op": "stopped"})

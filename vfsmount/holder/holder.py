@@ -74,6 +74,7 @@ class Holder:
         self._held: list[int] = []  # signals for the next one that serves
         self._asked_at = 0.0  # when the serving one was told to stop for an upgrade
         self._late = 0.0
+        self._noted = ""  # why the last standby could not be one
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -195,6 +196,7 @@ class Holder:
 
     def _on_standby(self, c: Child, m: wire.Message) -> None:
         c.reply, c.state = bytes.fromhex(m["reply"]), STANDBY
+        self._noted = ""
         self._pause_s = _FIRST_PAUSE_S
         if c.reply[16:80] != self._reply[16:80]:
             # The kernel negotiates once.
@@ -236,6 +238,9 @@ class Holder:
 
     def _on_ended(self, c: Child, m: wire.Message) -> None:
         c.status = int(m["status"])
+
+    def _on_failed(self, c: Child, m: wire.Message) -> None:
+        c.text = m["why"]
 
     def _on_upgrade(self, c: Child, m: wire.Message) -> None:
         if m["protocol"] != wire.PROTOCOL:
@@ -374,10 +379,13 @@ class Holder:
     def _standby_died(self, dead: Child) -> None:
         if dead is self._next:
             self._next = None
+            if dead.text not in ("", self._noted):
+                self._noted = dead.text
+                self._outside.note(f"no daemon can take over: {dead.text}")
             if dead.candidate:
                 self._asked_at = 0.0
                 if self._serving is not None:
-                    why = "it ended before it could take over; try it: mount with it elsewhere"
+                    why = dead.text or "it ended before it could take over; try it: mount with it elsewhere"
                     self._serving.send({"op": "upgrade-failed", "why": why})
             self._start_at = time.monotonic() + self._pause_s
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
