@@ -389,6 +389,7 @@ class Filesystem:
                 self._attributes.get_xattr(node, name)
             except NoAttribute:
                 if operation.before is None:
+                    self._attributes.set_xattr(node, name, None)  # says what is wrong with it
                     raise
                 return
             operation.begins(node)
