@@ -325,7 +325,7 @@ def test_threads_that_take_the_next_mebibyte_in_turn_are_one_stream(count: int, 
     reads += [read for thread in threads for read in thread]
     sim = Simulation(256 * MIB).run(reads)
     assert sim.amplification <= 1.05  # blocks that were begun in pages, before it was clear
-    assert sim.ranges <= 100 and sim.waits <= 100
+    assert sim.ranges <= 128 and sim.waits <= 128  # of 256; unlucky turns hide the stream for a while
 
 
 def test_stream_that_meets_another_leaves_it_what_is_on_its_way() -> None:
