@@ -150,6 +150,15 @@ raise SystemExit(main())
 """
 
 
+OTHER_PROTOCOL = """
+import sys
+sys.path.insert(0, {checkout!r})
+from vfsmount.holder import wire
+wire.PROTOCOL += 1
+from vfsmount.__main__ import main
+raise SystemExit(main())
+"""
+
 OTHER_SERVER = """
 import os, sys
 sys.path.insert(0, {checkout!r})
@@ -164,12 +173,14 @@ def test_upgrade_to_what_cannot_go_on_is_refused(server: Embedded, tmp_path: Pat
     (tmp_path / "other.py").write_text(OTHER_ANSWER.format(checkout=checkout))
     (tmp_path / "broken.py").write_text("raise SystemExit(3)")
     (tmp_path / "elsewhere.py").write_text(OTHER_SERVER.format(checkout=checkout))
+    (tmp_path / "later.py").write_text(OTHER_PROTOCOL.format(checkout=checkout))
     with held(server, tmp_path) as mounted:
         pid = mounted.pid
         (mounted.path / "data" / "a").write_bytes(b"as it was")
         for script, why in (
             ("other.py", "another answer to the kernel"),
             ("broken.py", "before it could take over"),
+            ("later.py", "cannot go on with this mount"),
             ("elsewhere.py", "the settings say http://127.0.0.1:1 now"),
         ):
             asked = {"op": "upgrade", "command": [sys.executable, str(tmp_path / script)]}

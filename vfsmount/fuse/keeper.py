@@ -80,9 +80,21 @@ class Keeper:
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> Keeper | None:
-        """The one that the environment tells of, which does so no more afterwards."""
+        """The one that the environment tells of, which does so no more afterwards.
+
+        Raises:
+            MountError: it began with a version that cannot be followed by this one.
+        """
         text = environ.pop(wire.GENERATION, "")
-        return cls(json.loads(text)) if text else None
+        if not text:
+            return None
+        told = json.loads(text)
+        keeper = cls(told)
+        if told["protocol"] != wire.PROTOCOL:
+            why = "what is installed now cannot go on with this mount: unmount, and mount again"
+            keeper.failed(why)
+            raise MountError(why)
+        return keeper
 
     # --- while the loop runs -------------------------------------------------------------------
 

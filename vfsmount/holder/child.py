@@ -82,6 +82,7 @@ def start(
     ours.setblocking(False)
     holder = os.getpid()
     fds = {"control": theirs.fileno(), "journal": journal, "number": number, "holder": holder}
+    fds["protocol"] = wire.PROTOCOL  # what is installed may have changed since we were started
     environment = {**os.environ, wire.GENERATION: json.dumps({**told, **fds})}
     pid = os.fork()
     if pid == 0:

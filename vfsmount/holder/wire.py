@@ -14,7 +14,8 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-PROTOCOL = 1  # a holder outlives upgrades of its daemons: it refuses one that speaks another
+# A holder outlives its daemons, and with it the journal: to be raised when either is read in another way.
+PROTOCOL = 1
 START = "VFSMOUNT_HOLDER_START"  # what the holder is to do, in its environment
 GENERATION = "VFSMOUNT_GENERATION"  # what a generation is told, in its environment
 MOST = 65536  # bytes of a message
