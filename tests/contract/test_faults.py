@@ -290,6 +290,23 @@ async def test_listing_that_met_a_file_is_repeated_where_a_directory_is_by_now(
             await client.list_files(folder, "d")
 
 
+async def test_listing_of_a_name_whose_kind_changes_again_and_again_is_had_in_the_end(
+    server: Server, control: Embedded, client: Client, folder: Folder
+) -> None:
+    """Each time that it is a file when it is listed, it is a directory when its parent is."""
+    if server.dialect is not Dialect.V26:
+        pytest.skip("23.09 tells the errno")
+    await client.mkdir(folder, "d")
+    await client.mkdir(folder, "d/e")
+    fails = {"action": "status", "path": "/folders/*/files", "method": "GET", "status": 400}
+    answers = {"action": "delay", "path": "/folders/*/files", "method": "GET"}
+    control.faults({"rules": [fails, answers] * 3})
+    assert [e.name for e in (await client.list_files(folder, "d")).entries] == [b"e"]
+    control.faults({"rules": [fails, answers] * 4})
+    with pytest.raises(RemoteError):
+        await client.list_files(folder, "d")
+
+
 async def test_maintenance_is_told(server: Server, control: Embedded, client: Client, folder: Folder) -> None:
     control.faults({"switches": {"frozen": True}})
     with pytest.raises(ServerFrozen):

@@ -40,6 +40,8 @@ log = logging.getLogger("vfsmount.api")
 
 # Entries; longer ones are read in a thread, because others are to be served meanwhile.
 LONG_LISTING = 5000
+# Times that a listing is asked for again where nothing tells why it failed.
+_REPEATED = 3
 
 
 class FileCalls(FolderCalls):
@@ -65,14 +67,7 @@ class FileCalls(FolderCalls):
             NameTooLong: the path is longer than a request line can carry.
         """
         rel = paths.relative(path)
-        try:
-            reply = await self._list(folder, rel)
-        except RemoteError as e:
-            error = await self._explain(folder, e, diagnose.for_listing, rel)
-            if error is not e or not self._is_vague(e):
-                raise error from e
-            # Nothing is wrong with it by now: it may have been a file when the server looked.
-            reply = await self._list(folder, rel)
+        reply = await self._list_or_explain(folder, rel)
         found = await self._read_listing(folder, reply)
         if found.unfit and (folder.id, rel) not in self._warned:
             self._warned.add((folder.id, rel))
@@ -216,6 +211,17 @@ class FileCalls(FolderCalls):
         body = {"files": [paths.below_root(p) for p in paths_]}
         reply = await self._folder_call("POST", folder, "/request-download-archive", body, idempotent=True)
         return self._grant(folder, reply)
+
+    async def _list_or_explain(self, folder: Folder, rel: str) -> Reply:
+        for last in (False,) * _REPEATED + (True,):
+            try:
+                return await self._list(folder, rel)
+            except RemoteError as e:
+                error = await self._explain(folder, e, diagnose.for_listing, rel)
+                if last or error is not e or not self._is_vague(e):
+                    raise error from e
+            # Nothing is wrong with it by now: it may have been a file when the server looked.
+        raise AssertionError("unreachable")
 
     async def _list(self, folder: Folder, rel: str) -> Reply:
         try:
