@@ -34,7 +34,7 @@ from tests.support.vfs import release, stall, until
 from vfsmount.core.staging import State
 from vfsmount.errors import NoSpace, PermissionDenied, VfsError
 from vfsmount.values import Folder, RangeReply
-from vfsmount.vfs.staged import staged_of
+from vfsmount.vfs.staged import OPEN_REST_S, staged_of
 
 # --- closing -------------------------------------------------------------------------------------
 
@@ -517,3 +517,30 @@ async def test_synced_file_that_stays_open_is_sent_by_itself(both: Embedded, tmp
         await d.fs.fsync(fh)
         await until(lambda: contents(both.folder_dir(folder)) == {"log": b"line 1\n"})
         await d.close(fh)
+
+
+async def test_older_appointment_does_not_send_what_is_being_written_again(
+    both: Embedded, tmp_path: Path
+) -> None:
+    """A child that ends closes the files of its parent, which has just begun to write one anew."""
+    name, folder = fresh(both)
+    there = both.folder_dir(folder) / "f"
+    async with background(both, tmp_path) as d:
+        await d.write(f"{name}/f", b"one")
+        await until(lambda: there.exists() and there.read_bytes() == b"one")
+        await d.write(f"{name}/f", b"two")  # is to be sent after a rest
+        fh = await d.open(f"{name}/f", os.O_WRONLY | os.O_TRUNC)
+        began = trio.current_time()
+        await d.fs.flush(fh)
+        while (found := there.read_bytes()) == b"one" and trio.current_time() < began + OPEN_REST_S * 0.75:
+            await trio.sleep(0.02)
+        assert found == b"one" or trio.current_time() > began + OPEN_REST_S
+        await d.fs.write(fh, 0, b"three")
+        await d.fs.flush(fh)
+        await d.fs.release(fh)
+        await until(lambda: there.read_bytes() == b"three")
+        # Who does not close it in time: as it is.
+        fh = await d.open(f"{name}/f", os.O_WRONLY | os.O_TRUNC)
+        await d.fs.flush(fh)
+        await until(lambda: there.read_bytes() == b"")
+        await d.fs.release(fh)

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from stat import S_ISDIR
 
 import pytest
 import trio
@@ -565,3 +566,34 @@ async def test_attributes_under_a_number_that_lost_its_name_are_stale(
         else:
             with pytest.raises(NotFound):
                 await d.stat(f"{name}/f")
+
+
+async def test_file_that_a_directory_replaced_is_looked_up_again(both: Embedded, tmp_path: Path) -> None:
+    """A stat of a name never fails for what the name stood for a moment ago."""
+    name, folder = fresh(both)
+    path = both.folder_dir(folder) / "f"
+    path.write_bytes(b"x" * 1000)
+    async with serving(both, tmp_path, attr_ttl_s=0.0) as d:
+        ino = (await d.stat(f"{name}/f")).ino
+        unread = await d.fs.open(ino, os.O_RDONLY)
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(Stale):
+            await d.fs.getattr(ino)
+        assert S_ISDIR((await d.stat(f"{name}/f")).mode)
+        await d.fs.release(unread.fh)
+
+
+async def test_file_that_a_directory_replaces_while_it_is_opened_is_looked_up_again(
+    both: Embedded, tmp_path: Path
+) -> None:
+    name, folder = fresh(both)
+    path = both.folder_dir(folder) / "f"
+    path.write_bytes(b"x" * 1000)
+    async with serving(both, tmp_path) as d:
+        ino = (await d.stat(f"{name}/f")).ino
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(Stale):
+            await d.fs.open(ino, os.O_RDONLY)
+        assert S_ISDIR((await d.stat(f"{name}/f")).mode)

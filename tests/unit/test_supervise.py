@@ -58,7 +58,9 @@ def test_first_process_that_is_told_to_end_ends_with_its_work() -> None:
 def test_first_process_buries_what_others_leave() -> None:
     # Orphans come to whoever is the first process, or has asked for them.
     code = f"from vfsmount.cli.run import namespaces; namespaces.adopt_orphans(True)\n{FIRST}"
-    work = "import subprocess; subprocess.run(['sh', '-c', 'sleep 3 & sleep 3.2 &']); sys.stdin.read(); return 0"
+    work = (
+        "import subprocess; subprocess.run(['sh', '-c', 'sleep 3 & sleep 3.2 &']); sys.stdin.read(); return 0"
+    )
     with subprocess.Popen([sys.executable, "-c", code.format(work=work)], stdin=subprocess.PIPE) as process:
         wait_for_children(process, lambda count: count == 3)  # the work and two orphans: something to bury
         wait_for_children(process, lambda count: count == 1)  # dead ones would be counted, too

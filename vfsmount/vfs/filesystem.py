@@ -835,7 +835,7 @@ class Filesystem:
         node.opens -= 1
         node.writers -= handle.writable
         if not node.writers:
-            self._uploader.look_at(node)
+            self._writer.closed(node)
         if not node.opens:
             self._reader.closed(node)
         self._writer.let_go(node)

@@ -409,7 +409,7 @@ class Metadata:
             return None
         if self.is_stale(node, self._policy.attr_ttl_s) and trio.current_time() >= self._silent_until:
             # The listing has to be asked for in the same time, where this does not help.
-            with suppress(NotFound, IsADirectory, RemoteUnavailable):
+            with suppress(NotFound, Stale, RemoteUnavailable):
                 with trio.move_on_after(self._policy.deadline_s / 3):
                     await self.revalidate(node)
         node = parent.entries.get(name)
@@ -634,7 +634,7 @@ class Metadata:
                 reply = await self._transfers.read_range(folder_of(node), path, offset, length)
                 await self.learn(node, reply.validator, asked_at)
                 await self.revalidate(node)  # it may have been replaced before it was sent
-            except NotFound as e:
+            except (NotFound, IsADirectory) as e:
                 self.vanished(node, path)
                 raise Stale("the file was removed on the server") from e
             except RangeOutside:
@@ -684,6 +684,7 @@ class Metadata:
 
         Raises:
             NotFound: somebody removed it.
+            Stale: a directory stands there by now.
         """
         if node.staged is not None or node.unlinked:
             return
@@ -696,11 +697,15 @@ class Metadata:
             else:
                 known = node.validator
                 found = await self._transfers.revalidate(folder_of(node), path, known) or known
-        except NotFound:
+        except (NotFound, IsADirectory) as e:
+            if node.kind is Kind.SYMLINK and isinstance(e, IsADirectory):
+                raise
             if self._gate.is_moving(node) or (not node.unlinked and remote_path(node) != path):
                 await self.revalidate(node)  # asked under a name that it was just losing
                 return
             self.vanished(node, path)
+            if isinstance(e, IsADirectory):
+                raise Stale("the file was replaced by a directory on the server") from e
             raise
         except RangeOutside:
             found = await self._transfers.stat(folder_of(node), path)

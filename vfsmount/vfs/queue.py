@@ -11,9 +11,6 @@ from vfsmount.core.inodes import Node
 from vfsmount.core.writeback import urgency
 from vfsmount.vfs.staged import StagedFile
 
-# A file that is still open for writing gets this long to be closed before it is sent as it is.
-OPEN_REST_S = 2.0
-
 
 class Queue:
     """When each node is to be looked at. A node may stand in it more than once."""
@@ -25,13 +22,11 @@ class Queue:
         self._wake = trio.Event()
 
     def put(self, node: Node, now: float) -> None:
-        """The node has something to send, from the time its schedule says."""
+        """The node has something to send, from when it is due."""
         staged = node.staged
         if not isinstance(staged, StagedFile) or not staged.unsent:
             return
-        due = staged.schedule.recorded(now)
-        if node.writers and not staged.schedule.hurried:
-            due = max(due, now + OPEN_REST_S)
+        due = staged.due(now, open_for_writing=node.writers > 0)
         detail = staged.detail
         order = urgency(detail.acked_at, detail.size) if detail is not None else (0, 0)
         entry = (due, order, next(self._numbers), node)

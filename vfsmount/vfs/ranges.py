@@ -20,10 +20,10 @@ import trio
 from vfsmount.api.transfer import Transfers
 from vfsmount.core.blockindex import BLOCK_SIZE, PAGE, BlockIndex, BlockKey, Bytes, page_key
 from vfsmount.core.inodes import Node
-from vfsmount.errors import NotFound, ProtocolError, RangeOutside, Stale, VfsError
+from vfsmount.errors import IsADirectory, NotFound, ProtocolError, RangeOutside, Stale, VfsError
 from vfsmount.log import event
 from vfsmount.store.heap import Heap
-from vfsmount.values import Validator
+from vfsmount.values import Kind, Validator
 from vfsmount.vfs.deadline import Pulse, wait_behind
 from vfsmount.vfs.disktier import DiskTier
 from vfsmount.vfs.metadata import Metadata
@@ -400,7 +400,9 @@ class Ranges:
             await self._transfers.read_into(
                 folder_of(node), path, rng.start, length, rng, validator=known, look_after=rng.promised
             )
-        except NotFound as e:
+        except (NotFound, IsADirectory) as e:
+            if node.kind is Kind.SYMLINK and isinstance(e, IsADirectory):
+                raise
             self._metadata.vanished(node, path)
             raise Stale("the file was removed on the server") from e
         except (Stale, RangeOutside) as e:

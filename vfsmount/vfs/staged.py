@@ -16,6 +16,9 @@ from vfsmount.vfs.deadline import Pulse
 
 # What of a file may be on its way uncounted: bytes are counted once they have left, by the MiB.
 COMMITTING = 2 << 20
+# A file that is still open for writing gets this long to be closed before it is sent as it is.
+OPEN_REST_S = 2.0
+NO_REST = float("-inf")
 
 
 @dataclass(slots=True)
@@ -67,6 +70,8 @@ class StagedFile:
             version may be `base` or this.
         tries: how many ended, however.
         error: why the last one failed.
+        rest_until: what was acknowledged while a writer had it open is not sent before, if he still has it
+            then. It may be half of what he writes: a child of his that ends closes his files, too.
     """
 
     content: Content
@@ -89,6 +94,7 @@ class StagedFile:
     stopped: tuple[Content, int] | None = None
     tries: int = 0
     error: VfsError | None = None
+    rest_until: float = NO_REST
 
     @property
     def dirty(self) -> bool:
@@ -99,6 +105,17 @@ class StagedFile:
     def created_here(self) -> bool:
         """The server has nothing under this name, as far as we were told."""
         return self.base is None
+
+    def due(self, now: float, *, open_for_writing: bool) -> float:
+        """When sending may begin."""
+        due = self.schedule.recorded(now)
+        return max(due, self.rest_until) if open_for_writing and not self.schedule.hurried else due
+
+    def acknowledged(self, now: float) -> None:
+        """There is something new to send, and its writer has not closed it yet."""
+        self.schedule.changed()
+        if self.rest_until == NO_REST:
+            self.rest_until = now + OPEN_REST_S
 
     def keep_session(self, session: Grant | None, upload: Upload | None = None) -> None:
         """An upload session was opened for `upload`, or (None) there is none any more."""

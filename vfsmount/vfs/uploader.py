@@ -39,11 +39,11 @@ from vfsmount.vfs.exclusion import Exclusion
 from vfsmount.vfs.notes import Notes, together
 from vfsmount.vfs.paths import PathGate, folder_of, remote_path
 from vfsmount.vfs.policy import MountPolicy
-from vfsmount.vfs.queue import OPEN_REST_S, Queue
+from vfsmount.vfs.queue import Queue
 from vfsmount.vfs.recent import Recent
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.settling import Settling
-from vfsmount.vfs.staged import StagedFile, Upload, staged_of
+from vfsmount.vfs.staged import NO_REST, StagedFile, Upload, staged_of
 from vfsmount.vfs.writer import Writer
 
 _log = logging.getLogger("vfsmount.vfs.uploader")
@@ -168,8 +168,10 @@ class Uploader:
                 return self._queue.next_in(now)
             if node in self._running or node.unlinked or node.staged is None:
                 continue  # its end looks again
-            if staged_of(node).schedule.recorded(now) > now:
-                self._queue.put(node, now)  # it failed, or was sent, since it was put there
+            if staged_of(node).due(now, open_for_writing=node.writers > 0) > now:
+                self._queue.put(
+                    node, now
+                )  # it failed, was sent, or is being written again since it was put there
             elif staged_of(node).unsent:
                 self._running[node] = None
                 nursery.start_soon(self._try, node)
@@ -326,6 +328,7 @@ class Uploader:
         staged.keep_stopped(None)
         staged.sent = upload.change
         staged.schedule.sent(upload.began, now)
+        staged.rest_until = NO_REST
         clean, all_of_it = not staged.dirty, staged.acked <= staged.sent
         if clean:
             node.validator, node.mtime_ns, node.checked_at = version, version.mtime_ns, now
@@ -390,10 +393,7 @@ class Uploader:
         """Seconds until an unsent node's next try may begin; None: one is under way."""
         if node in self._running:
             return None
-        schedule = staged_of(node).schedule
-        due = schedule.recorded(now)
-        if node.writers and not schedule.hurried:
-            due = max(due, now + OPEN_REST_S)  # at least: it is not closed yet
+        due = staged_of(node).due(now, open_for_writing=node.writers > 0)
         return max(0.0, max(due, self._line.not_before) - now)
 
     # --- for those who change names ------------------------------------------------------------

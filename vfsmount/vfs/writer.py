@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import trio
+
 from vfsmount.api.transfer import Transfers
 from vfsmount.core.blockindex import BLOCK_SIZE, BlockIndex, BlockKey
 from vfsmount.core.inodes import InodeTable, Node
@@ -31,7 +33,7 @@ from vfsmount.vfs.ranges import IN_ONE_PIECE
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.replay import NO_OPERATION, Operation
 from vfsmount.vfs.room import Room
-from vfsmount.vfs.staged import StagedFile, staged_of
+from vfsmount.vfs.staged import NO_REST, StagedFile, staged_of
 
 _log = logging.getLogger("vfsmount.vfs.writer")
 
@@ -369,7 +371,7 @@ class Writer:
         before = staged.acked
         await self._recorder.acknowledge(node, durable=durable, sealed=sealed)
         if staged.acked != before:
-            staged.schedule.changed()
+            staged.acknowledged(trio.current_time())
         if node.staged is staged:
             self._note(node)
 
@@ -406,6 +408,12 @@ class Writer:
         await self._fetch(node, staged, content, 0, content.size, pulse)
 
     # --- letting go ----------------------------------------------------------------------------
+
+    def closed(self, node: Node) -> None:
+        """Its last writer is gone: what he has written is whole."""
+        if node.staged is not None:
+            staged_of(node).rest_until = NO_REST
+            self._recorded(node)
 
     def let_go(self, node: Node) -> None:
         """Drop local content that nobody needs: clean or nameless, and not open for writing."""
