@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
@@ -26,7 +27,7 @@ from tests.support.sending import (
     uploads_of,
     write_and_travel,
 )
-from tests.support.vfs import stall, until
+from tests.support.vfs import release, stall, until
 from vfsmount.store.staged import StagedDetail
 from vfsmount.vfs.staged import staged_of
 
@@ -272,3 +273,32 @@ async def test_mount_that_dies_right_after_it_has_sent_something(
     assert kept_beside(files, "f") == ([b"ours"] if overwritten else [])
     assert files["f"] == (b"them" if overwritten else b"ours")
     assert list(details(tmp_path)) == []
+
+
+@pytest.mark.usefixtures("expect_warnings")
+async def test_older_version_that_arrived_as_we_died_is_known_for_ours(
+    both: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is written down that the server has it, what was sent stays here to be compared with."""
+    name, folder = fresh(both)
+    dying = trio.Event()
+
+    async def never_written(*_: object, **__: object) -> None:
+        dying.set()
+        await trio.sleep_forever()
+
+    async with background(both, tmp_path) as d:
+        await write_and_travel(d, both, f"{name}/f")
+        fh = await d.open(f"{name}/f", os.O_RDWR)
+        await d.fs.write(fh, 0, b"newer")
+        await d.fs.fsync(fh)
+        release(both)
+        with monkeypatch.context() as patch:
+            patch.setattr(d.fs.parts.recorder._rows, "update", never_written)
+            with trio.fail_after(20):
+                await dying.wait()
+            # The process is killed here.
+    assert contents(both.folder_dir(folder)) == {"f": LONG}
+    async with background(both, tmp_path) as d:
+        await all_sent(d)
+    assert contents(both.folder_dir(folder)) == {"f": b"newer" + LONG[5:]}

@@ -139,18 +139,20 @@ class Recorder:
     async def sending(self, node: Node, upload: Upload, session: Grant | None) -> None:
         """An upload session was opened, or is of no use any more; known before its first byte goes out."""
         staged = staged_of(node)
-        staged.keep_session(session, upload)
-        await self._write(staged, lambda: Event.SESSION if session is not None else Event.NO_SESSION)
+        if session is None:
+            await self._write(staged, lambda: Event.NO_SESSION, ends_session=True)
+        else:
+            staged.keep_session(session, upload)
+            await self._write(staged, lambda: Event.SESSION)
 
     async def sent(self, staged: StagedFile, version: Validator) -> None:
         """The server has what `staged.sent` says."""
-        staged.keep_session(None)
 
         def what() -> Event:
             # Decided when it is our turn: a close that was faster has put newer content into the row.
             return Event.READ_BACK_OLDER if staged.unsent else Event.READ_BACK
 
-        await self._write(staged, what, base=version, reason="", sent=version)
+        await self._write(staged, what, ends_session=True, base=version, reason="", sent=version)
 
     async def parked(self, staged: StagedFile, reason: str) -> None:
         """The server refuses it."""
@@ -169,19 +171,35 @@ class Recorder:
             await self._write(staged, lambda: None, attrs=attrs)
 
     async def _write(
-        self, staged: StagedFile, event_of: Callable[[], Event | None], **changes: object
+        self,
+        staged: StagedFile,
+        event_of: Callable[[], Event | None],
+        *,
+        ends_session: bool = False,
+        **changes: object,
     ) -> None:
-        """Change the row, if there is one; `event_of` is asked when it is our turn to write."""
+        """Change the row, if there is one; `event_of` is asked when it is our turn to write.
+
+        Args:
+            ends_session: there is none any more. What it was of stays here until the row does not name it:
+                a next mount tells by it that what the server has is ours.
+        """
         async with staged.row_lock:
-            if staged.detail is None:
-                return
-            detail = replace(staged.detail, **changes)
-            happened = event_of()
-            if happened is not None:
-                state = after(detail.state, happened, session=staged.session is not None)
-                detail = replace(detail, state=state)
-            staged.detail = _with_session(detail, staged)
-            await self._rows.update(staged.row_id, staged.detail)
+            if staged.detail is not None:
+                detail = replace(staged.detail, **changes)
+                happened = event_of()
+                if happened is not None:
+                    has_session = staged.session is not None and not ends_session
+                    detail = replace(detail, state=after(detail.state, happened, session=has_session))
+                staged.detail = _without_session(detail) if ends_session else _with_session(detail, staged)
+                try:
+                    await self._rows.update(staged.row_id, staged.detail)
+                except VfsError:
+                    if ends_session:  # here at least it is known
+                        staged.keep_session(None)
+                    raise
+            if ends_session:
+                staged.keep_session(None)
 
     def changed(self) -> None:
         """Rows were changed elsewhere (a rename, a removal): they survive a power cut soon, too."""
@@ -245,6 +263,10 @@ class Recorder:
 def _with_session(detail: StagedDetail, staged: StagedFile) -> StagedDetail:
     """The row with the open upload session, of a content that may be an older one than the row's."""
     if staged.session is None or staged.session_content is None:
-        return replace(detail, session=None, upload="", upload_size=0)
+        return _without_session(detail)
     content = staged.session_content
     return replace(detail, session=staged.session, upload=content.name, upload_size=staged.session_size)
+
+
+def _without_session(detail: StagedDetail) -> StagedDetail:
+    return replace(detail, session=None, upload="", upload_size=0)

@@ -328,7 +328,8 @@ class Uploader:
         staged.keep_stopped(None)
         staged.sent = upload.change
         staged.schedule.sent(upload.began, now)
-        staged.rest_until = NO_REST
+        if not staged.unsent:
+            staged.rest_until = NO_REST
         clean, all_of_it = not staged.dirty, staged.acked <= staged.sent
         if clean:
             node.validator, node.mtime_ns, node.checked_at = version, version.mtime_ns, now
