@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 
 VFSMOUNT = [sys.executable, "-m", "vfsmount"]
+# Mounts that do not say have a holder as users' do; without, a daemon that is killed is a mount that is dead,
+# which is what many tests are about.
+WITH_HOLDER = os.environ.get("VFSMOUNT_TEST_HOLDER") == "1"
 
 
 def clean_environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -46,7 +49,7 @@ class Mounted:
         log: the daemon's log at --debug.
     """
 
-    def __init__(self, directory: Path, env: Mapping[str, str], *options: str, holder: bool = False) -> None:
+    def __init__(self, directory: Path, env: Mapping[str, str], *options: str, holder: bool = WITH_HOLDER) -> None:
         self.path = directory / "mnt"
         self.log = directory / "daemon.log"
         self.state = directory / "state"
