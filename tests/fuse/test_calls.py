@@ -71,19 +71,21 @@ def test_reading_300_files_costs_one_token(server: Embedded, mounted: Mounted) -
 def test_copying_files_in_costs_one_call_each(server: Embedded, mounted: Mounted, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for n in range(40):
+    count = 100
+    for n in range(count):
         (source / f"n{n}").write_text(str(n))
     run("cp", "-r", source, mounted.path / "many" / "copied")
     os.setxattr(mounted.path / "many", "user.vfsmount.wait", b"1")
     calls = manager_calls(server)
-    assert sum(calls.values()) <= 1.05 * 40 + 1, calls
-    assert calls.pop(("POST", "/folders/{vf}/request-upload")) == 40
+    assert sum(calls.values()) <= 1.05 * count + 1, calls
+    # One is asked for again where another upload that ends takes the server's .upload away meanwhile.
+    assert calls.pop(("POST", "/folders/{vf}/request-upload")) in range(count, count + 4)
     assert calls.pop(("POST", "/folders/{vf}/mkdir")) == 1
     assert sum(calls.values()) <= 2, calls  # one listing, one token
     server.reset_calls()
     run("rm", "-r", mounted.path / "many" / "copied")
     deletes = sum(n for (_, route), n in manager_calls(server).items() if route.endswith("/delete-files"))
-    assert deletes <= 40 / 100 + 2, deletes  # one for the files, one for the directory
+    assert deletes <= count / 100 + 2, deletes  # one for the files, one for the directory
 
 
 def test_missing_names_in_a_listed_directory_cost_nothing(server: Embedded, mounted: Mounted) -> None:

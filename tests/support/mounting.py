@@ -49,7 +49,9 @@ class Mounted:
         log: the daemon's log at --debug.
     """
 
-    def __init__(self, directory: Path, env: Mapping[str, str], *options: str, holder: bool = WITH_HOLDER) -> None:
+    def __init__(
+        self, directory: Path, env: Mapping[str, str], *options: str, holder: bool = WITH_HOLDER
+    ) -> None:
         self.path = directory / "mnt"
         self.log = directory / "daemon.log"
         self.state = directory / "state"

@@ -117,6 +117,15 @@ class Content:
             self._area.account(-self.written.total)
             self._close_if_unused()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Needed while the body runs."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.release()
+
     def abandon(self) -> None:
         """Let go of the descriptor; the file stays for the next mount."""
         self._abandoned = True

@@ -226,39 +226,51 @@ class Uploader:
                 await self._not_sent(node, staged, e)
             return
         path = remote_path(node)
-        try:
-            conflict = await self._transfer(node, staged, upload)
-        finally:
-            # Who waits for the end of this upload acts on what the node says by now.
-            if staged.upload is upload:
-                staged.upload = None
-            upload.content.release()
-            upload.done.set()
-        if conflict is not None and not await self._is_our_own(node, staged, path, conflict.found):
-            await self._conflicts.give_way(node, path, conflict.found)
+        with upload.content.held():
+            try:
+                conflict = await self._transfer(node, staged, upload)
+            finally:
+                # Who waits for the end of this upload acts on what the node says by now.
+                if staged.upload is upload:
+                    staged.upload = None
+                upload.content.release()
+                upload.done.set()
+            if conflict is not None and not await self._is_our_own(
+                node, staged, upload, path, conflict.found
+            ):
+                await self._conflicts.give_way(node, path, conflict.found)
 
-    async def _is_our_own(self, node: Node, staged: StagedFile, path: str, found: Validator | None) -> bool:
-        """Whether the version in our way came from an upload of ours that was broken off, too late.
+    async def _is_our_own(
+        self, node: Node, staged: StagedFile, upload: Upload, path: str, found: Validator | None
+    ) -> bool:
+        """Whether the version in our way came from an upload of ours that was broken off, too late, perhaps
+        by a process that was killed: then it has this very content.
 
         Then it is what the next try replaces. Where that cannot be told now, the next try meets it
         again.
         """
-        if staged.stopped is None or found is None or found.size != staged.stopped[1]:
-            return False
-        read = staged.stopped[0].read
-        try:
-            same = await self._transfers.same_content(
-                folder_of(node), path, found, read, on_progress=self._pulse.beat
-            )
-        except (NotFound, IsADirectory, Stale):
-            return True
-        except VfsError as e:
-            self._failed(node, staged, e)
-            return True
-        if same:
-            staged.base_exact = True
-            await self._recorder.rebased(staged, found)
-        return same
+        candidates = [
+            (upload.content, upload.size),
+            *([staged.stopped] if staged.stopped is not None else []),
+        ]
+        for content, size in candidates:
+            if found is None or found.size != size:
+                continue
+            try:
+                with content.held():
+                    same = await self._transfers.same_content(
+                        folder_of(node), path, found, content.read, on_progress=self._pulse.beat
+                    )
+            except (NotFound, IsADirectory, Stale):
+                return True
+            except VfsError as e:
+                self._failed(node, staged, e)
+                return True
+            if same:
+                staged.base_exact = True
+                await self._recorder.rebased(staged, found)
+                return True
+        return False
 
     def _begin(self, node: Node, staged: StagedFile) -> Upload:
         """Freeze what is to be sent: an unfinished session's content, or the newest acknowledged."""
