@@ -38,7 +38,7 @@ def runs(pid: int) -> bool:
     """Whether there is such a process, and not its zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it is buried between open and read
         return False
 
 

@@ -352,4 +352,4 @@ async def test_readers_who_stop_early_are_not_served_for_ever(server: Embedded, 
                 await d.read(f"data/d{directory}/{name_of(n)}")
             await settled(d)
             taken += await is_here(d, 90, f"data/d{directory}")
-    assert taken == 3
+    assert taken in (3, 4)  # as what is read of one on its way was, or was not, counted yet
