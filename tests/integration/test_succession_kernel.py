@@ -80,6 +80,33 @@ def test_handle_that_is_in_use_is_not_given_out_again(both: Embedded, tmp_path: 
         assert second != first
 
 
+def test_handle_that_two_programs_have_is_closed_twice(both: Embedded, tmp_path: Path) -> None:
+    """The one had just heard of it when the process died, the other has asked the same again."""
+    name, folder = fresh(both)
+    (both.folder_dir(folder) / "f").write_bytes(b"content")
+    with Succession(both, tmp_path) as mount:
+        ino, top = mount.stat(f"{name}/f").ino, mount.stat(name).ino
+        for what, asked, args in ("open", ino, (os.O_RDONLY,)), ("opendir", top, ()):
+            first = mount.call(what, asked, *args)
+            mount.kill()
+            number = len(mount.in_flight) + 1000
+            mount.in_flight[number] = (what, (asked, *args))
+            mount.succeed()
+            second = mount.result(number)
+            mount.heard()
+            if what == "open":
+                mount.call("release", first.fh)
+                assert mount.call("read", second.fh, 0, 7) == b"content"
+                mount.call("flush", second.fh)
+                mount.call("release", second.fh)
+            else:
+                mount.call("releasedir", first)
+                assert sorted(mount.rest(second, 0)) == [b".", b"..", b"f"]
+                mount.call("releasedir", second)
+        counts = mount.call("metrics")
+        assert (counts["open_files"], counts["open_directories"]) == (0, 0)
+
+
 def test_name_that_is_taken_stays_taken_when_it_is_asked_for_again(both: Embedded, tmp_path: Path) -> None:
     """Only what was begun counts as done: a lock that somebody else has made is his."""
     name, _ = fresh(both)

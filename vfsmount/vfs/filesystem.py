@@ -131,6 +131,10 @@ class Filesystem(Administration):
         self._dir_handles: dict[int, DirHandle] = {}
         self._next_fh = 1
         self._unheard: set[int] = set()  # handles that a killed process may not have told anybody of
+        # Given for a request that came again, and perhaps in use by another program: closed twice then.
+        self._shared: set[int] = set()
+        self._closed_once: dict[int, Handle] = {}
+        self._dirs_closed_once: dict[int, DirHandle] = {}
 
     # --- after a crash -------------------------------------------------------------------------
 
@@ -171,6 +175,7 @@ class Filesystem(Administration):
                 continue
             if isinstance(handle, DirHandle) or handle.flags == flags:
                 self._unheard.discard(fh)
+                self._shared.add(fh)
                 self._note_handle(fh)
                 return fh
         return None
@@ -493,7 +498,12 @@ class Filesystem(Administration):
         """
         handle = self._dir_handles.get(fh)
         if handle is None:
-            raise BadHandle("not an open directory")
+            handle = self._dirs_closed_once.pop(fh, None)
+            if handle is None:
+                raise BadHandle("not an open directory")
+            self._dir_handles[fh] = handle
+            handle.node.opens += 1
+            self._note_handle(fh)
         if offset == 0 or handle.names is None:
             names = [] if handle.node.unlinked else await self._metadata.names(handle.node)
             handle.names = [b".", b"..", *names]
@@ -547,11 +557,16 @@ class Filesystem(Administration):
     def releasedir(self, fh: int) -> None:
         """The last close of a directory handle."""
         handle = self._dir_handles.pop(fh, None)
-        if handle is not None:
-            handle.node.opens -= 1
-            if self._notes is not None:
-                self._notes.directory_closed(fh)
-            self._inodes.released(handle.node)
+        if handle is None:
+            self._dirs_closed_once.pop(fh, None)
+            return
+        handle.node.opens -= 1
+        if self._notes is not None:
+            self._notes.directory_closed(fh)
+        self._inodes.released(handle.node)
+        if fh in self._shared:
+            self._shared.discard(fh)
+            self._dirs_closed_once[fh] = handle
 
     async def mkdir(self, parent: int, name: bytes, mode: int, maker: Maker | None = None) -> Attr:
         """As mkdir(2); counts as a lookup."""
@@ -591,10 +606,18 @@ class Filesystem(Administration):
         return fh
 
     def _handle(self, fh: int) -> Handle:
-        try:
-            return self._handles[fh]
-        except KeyError:
-            raise BadHandle("not an open file") from None
+        handle = self._handles.get(fh)
+        if handle is not None:
+            return handle
+        handle = self._closed_once.pop(fh, None)
+        if handle is None:
+            raise BadHandle("not an open file")
+        self._handles[fh] = handle
+        handle.node.opens += 1
+        handle.node.writers += handle.writable
+        self._following.opened(handle.node)
+        self._note_handle(fh)
+        return handle
 
     @staticmethod
     def _refuse_link(node: Node) -> None:
@@ -803,6 +826,7 @@ class Filesystem(Administration):
         """The last reference to a handle is gone; nobody hears an error."""
         handle = self._handles.get(fh)
         if handle is None:
+            self._closed_once.pop(fh, None)
             return
         try:
             if handle.writable:  # a writable mapping may have written after the last close(2)
@@ -830,6 +854,9 @@ class Filesystem(Administration):
         if not node.opens:
             self._metadata.closed(node)
         self._inodes.released(node)
+        if fh in self._shared:
+            self._shared.discard(fh)
+            self._closed_once[fh] = handle
 
     # --- the rest ------------------------------------------------------------------------------
 
