@@ -87,6 +87,7 @@ def test_handle_that_two_programs_have_is_closed_twice(both: Embedded, tmp_path:
     with Succession(both, tmp_path) as mount:
         ino, top = mount.stat(f"{name}/f").ino, mount.stat(name).ino
         for what, asked, args in ("open", ino, (os.O_RDONLY,)), ("opendir", top, ()):
+            mount.prepare()
             first = mount.call(what, asked, *args)
             mount.kill()
             number = len(mount.in_flight) + 1000
