@@ -52,9 +52,7 @@ from vfsmount.vfs.policy import MountPolicy, without_set_id
 from vfsmount.vfs.recovery import Report
 from vfsmount.vfs.replay import Operation
 from vfsmount.vfs.staged import staged_of, version_of
-from vfsmount.vfs.status import (
-    state_of_file,
-)
+from vfsmount.vfs.status import state_of_file
 
 _log = logging.getLogger("vfsmount.vfs")
 

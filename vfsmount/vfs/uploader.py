@@ -169,9 +169,8 @@ class Uploader:
             if node in self._running or node.unlinked or node.staged is None:
                 continue  # its end looks again
             if staged_of(node).due(now, open_for_writing=node.writers > 0) > now:
-                self._queue.put(
-                    node, now
-                )  # it failed, was sent, or is being written again since it was put there
+                # It failed, was sent, or is being written again since it was put there.
+                self._queue.put(node, now)
             elif staged_of(node).unsent:
                 self._running[node] = None
                 nursery.start_soon(self._try, node)
