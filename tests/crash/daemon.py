@@ -23,6 +23,7 @@ import httpx
 import trio
 
 from tests.crash.workload import Op, Tree, operations
+from tests.support.disks import tree_on_disk
 from tests.support.embedded import Embedded
 from tests.support.vfs import Driver, serving
 from vfsmount.store import syscalls
@@ -80,15 +81,6 @@ class Place:
     log: Path
     top: str
     disk: Path
-
-
-def tree_on_disk(top: Path) -> Tree:
-    """What lies below a directory."""
-    return {
-        str(p.relative_to(top)): None if p.is_dir() else p.read_bytes()
-        for p in sorted(top.rglob("*"))
-        if ".upload" not in p.relative_to(top).parts
-    }
 
 
 def planned(life: Life, lane: str, tree: Tree) -> list[Op]:

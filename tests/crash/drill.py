@@ -32,8 +32,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.crash.daemon import FOLDER, Kill, Life, Place, differences, planned, run, tree_on_disk
+from tests.crash.daemon import FOLDER, Kill, Life, Place, differences, planned, run
 from tests.crash.workload import Outcome, Tree, fits
+from tests.support.disks import tree_on_disk
 from tests.support.embedded import Embedded
 
 LIFETIME_S = 60.0

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.crash.daemon import differences, tree_on_disk
+from tests.crash.daemon import differences
 from tests.crash.workload import Op, Outcome, Pieces, Tree, fits, operations
 from tests.support.cutproxy import CutProxy
+from tests.support.disks import tree_on_disk
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import used
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted, vfsmount
 
@@ -39,16 +40,6 @@ def memory(pid: int, field: str) -> int:
     """Bytes, of a line in /proc/PID/status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-
-def on_disk(top: Path) -> int:
-    total = 0
-    for path in top.rglob("*"):
-        try:
-            total += path.stat().st_blocks * 512
-        except FileNotFoundError:
-            continue
-    return total
 
 
 @pytest.fixture(params=["23.09", "26"])
@@ -151,7 +142,7 @@ def test_cache_on_disk_stays_bounded_while_readers_fill_it(server: Embedded, tmp
         def watch() -> None:
             nonlocal most
             while not done.is_set():
-                most = max(most, on_disk(mounted.cache))
+                most = max(most, used(mounted.cache))
 
         watcher = threading.Thread(target=watch)
         watcher.start()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cached import du
+from tests.support.disks import used
 from vfsmount.core.blockindex import BLOCK_SIZE
 from vfsmount.store.blockcache import BlockCache
 
@@ -68,14 +68,14 @@ def test_four_readers_of_three_times_the_limit_never_exceed_it(root: Path) -> No
     try:
         while any(reader.poll() is None for reader in readers):
             with standing_still([reader for reader in readers if reader.returncode is None]):
-                samples.append(du(root))
+                samples.append(used(root))
             time.sleep(0.001)
         assert [reader.returncode for reader in readers] == [0] * READERS
     finally:
         end(readers)
     # One block a reader would be allowed; as room is booked before it is used, not even that is needed.
     assert len(samples) > 10 and max(samples) <= LIMIT
-    assert du(root) > LIMIT * 0.7
+    assert used(root) > LIMIT * 0.7
 
 
 def nothing(root: Path) -> None:
@@ -105,7 +105,7 @@ def test_readers_that_are_killed_leave_nothing_wrong(root: Path, trouble: Callab
             trouble(root)
             with standing_still(readers):
                 # A block booked when the catalogue was lost is found by what it takes, or not yet.
-                assert du(root) <= LIMIT + (0 if trouble is nothing else READERS * BLOCK_SIZE)
+                assert used(root) <= LIMIT + (0 if trouble is nothing else READERS * BLOCK_SIZE)
             which = chosen.randrange(READERS)
             assert [reader.poll() for reader in readers] == [None] * READERS
             end([readers[which]])
@@ -115,7 +115,7 @@ def test_readers_that_are_killed_leave_nothing_wrong(root: Path, trouble: Callab
     cache = BlockCache(root, LIMIT, 0)
     try:
         booked = cache.usage().bytes
-        assert du(root) - (128 << 10) <= booked <= LIMIT
+        assert used(root) - (128 << 10) <= booked <= LIMIT
         checked, bad = cache.verify()
         assert checked > 10 and bad == 0
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.disks import contents
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.sending import (
@@ -18,7 +19,6 @@ from tests.support.sending import (
     REQUESTED,
     all_sent,
     background,
-    contents,
     kept_beside,
     patches,
     replace,

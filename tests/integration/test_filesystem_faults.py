@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.disks import contents
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.vfs import Driver, release, serving, stall, until
@@ -31,14 +32,6 @@ LISTING = "/folders/{vf}/files"
 
 def order(server: Embedded, action: str, path: str, method: str = "", **more: object) -> None:
     server.faults({"rules": [{"action": action, "path": path, "method": method, **more}]})
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(directory)): p.read_bytes()
-        for p in directory.rglob("*")
-        if p.is_file() and ".upload" not in p.parts
-    }
 
 
 # --- transfers ---------------------------------------------------------------------------------
@@ -398,7 +391,7 @@ async def test_what_a_dead_mount_left_is_found_by_the_next(both: Embedded, tmp_p
         assert await d.read(f"{name}/closed") == b"acknowledged"
         assert await d.fs.drain() == []
     assert contents(both.folder_dir(folder)) == {"closed": b"acknowledged"}
-    assert [p.read_bytes() for p in (tmp_path / "unsent").rglob("*") if p.is_file()] == [b"content"]
+    assert list(contents(tmp_path / "unsent").values()) == [b"content"]
 
 
 # --- rights ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import tree_on_disk
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.vfs import Driver, serving, until
@@ -268,12 +269,7 @@ class World:
         await self.rng.choices([s for _, s in steps], [w for w, _ in steps])[0]()
 
     def on_disk(self) -> dict[str, bytes | None]:
-        found = {p.relative_to(self.disk).as_posix(): p for p in self.disk.rglob("*")}
-        return {
-            n: None if p.is_dir() else p.read_bytes()
-            for n, p in found.items()
-            if n != ".upload" and not n.startswith(".upload/")
-        }
+        return tree_on_disk(self.disk)
 
 
 @pytest.mark.parametrize("round_no", range(ROUNDS))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.disks import contents
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.vfs import PIECE, Driver, release, serving, until
@@ -23,14 +24,6 @@ from vfsmount.values import Folder, RangeReply
 from vfsmount.vfs.ranges import Range
 
 LISTING = "/folders/{vf}/files"
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(directory)): p.read_bytes()
-        for p in directory.rglob("*")
-        if p.is_file() and ".upload" not in p.parts
-    }
 
 
 # --- an upload of which nobody knows whether it arrived -----------------------------------------

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.support.disks import contents
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.sending import (
@@ -21,7 +22,6 @@ from tests.support.sending import (
     REQUEST,
     all_sent,
     background,
-    contents,
     kept_beside,
     replace,
     uploads_of,
@@ -52,7 +52,7 @@ def forget_what_was_synced(state_dir: Path) -> None:
 
 
 def set_aside(state_dir: Path) -> list[bytes]:
-    return [p.read_bytes() for p in (state_dir / "unsent").rglob("*") if p.is_file()]
+    return list(contents(state_dir / "unsent").values())
 
 
 @pytest.mark.usefixtures("expect_warnings")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import contents
 from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
-from tests.support.sending import LONG, MIB, contents, replace, uploads_of
+from tests.support.sending import LONG, MIB, replace, uploads_of
 from tests.support.succession import Succession
 from tests.support.vfs import stall
 from vfsmount.errors import Stale

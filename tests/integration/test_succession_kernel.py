@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import contents
 from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
-from tests.support.sending import REQUEST, contents, replace
+from tests.support.sending import REQUEST, replace
 from tests.support.succession import Succession
 from tests.support.vfs import stall
 from vfsmount.errors import AlreadyExists, NoAttribute, NotFound, Stale, VfsError

@@ -6,16 +6,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.disks import below, contents
 from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
-from tests.support.sending import contents
 from tests.support.succession import Succession
 from vfsmount.errors import AlreadyExists, NotFound
 from vfsmount.vfs.handles import SetAttr
@@ -263,7 +263,7 @@ def test_content_of_a_file_whose_process_is_killed_at_every_step(
 
 def left_over(state_dir: Path) -> list[Path]:
     """Content that nobody has taken care of; a process that only stood by has an empty directory."""
-    return [p for p in (state_dir / "staging").rglob("*") if p.is_file() and p.name != "lock"]
+    return [p for p in below(state_dir / "staging") if p.is_file() and p.name != "lock"]
 
 
 class Dying:
@@ -301,4 +301,9 @@ def dying_at(mount: Succession, step: int) -> Iterator[Dying]:
 
 
 def contents_and_directories(disk: Path) -> set[str]:
-    return {p.relative_to(disk).as_posix() + str(p.stat().st_ino) for p in disk.rglob("*")}
+    """Names with what they stand for: a file that is written, moved or replaced is another one."""
+    found = set()
+    for path in below(disk):
+        with suppress(FileNotFoundError):
+            found.add(f"{path} {path.lstat().st_ino}")
+    return found

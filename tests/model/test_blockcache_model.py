@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.support.cached import content, du, key
+from tests.support.cached import content, key
+from tests.support.disks import used
 from vfsmount.core.blockindex import BLOCK_SIZE
 from vfsmount.store.blockcache import BlockCache, FileKey
 from vfsmount.store.segments import SEGMENT_BLOCKS, Layout
@@ -144,7 +145,7 @@ class TwoMounts(RuleBasedStateMachine):
                 assert usage.bytes <= self.limit
                 assert usage.pinned_bytes <= usage.bytes
                 assert set(mount.pinned()) == self.pins
-            assert du(self.root) <= self.limit
+            assert used(self.root) <= self.limit
 
     def teardown(self) -> None:
         if hasattr(self, "mounts"):

@@ -30,17 +30,6 @@ def content(of: FileKey, block_no: int) -> bytes:
     return (pattern * (BLOCK_SIZE // 64))[: block_length(of, block_no)]
 
 
-def du(root: Path) -> int:
-    """Bytes of disk below a directory, as du(1) counts them."""
-    total = 0
-    for path in (root, *root.rglob("*")):
-        try:
-            total += path.lstat().st_blocks * 512
-        except FileNotFoundError:
-            continue
-    return total
-
-
 def fill(cache: BlockCache, of: FileKey) -> int:
     """Keep every block of a file; how many were taken."""
     blocks = -(-of.validator.size // BLOCK_SIZE)

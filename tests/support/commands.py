@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.disks import below
 from tests.support.embedded import Embedded, eventually
 from vfsmount.cli import main
 
@@ -93,7 +94,7 @@ def user_of(
 def content(directory: Path) -> dict[str, bytes]:
     """Path → content of all regular files below a directory, and ``path/`` of empty directories."""
     found = {}
-    for path in sorted(directory.rglob("*")):
+    for path in below(directory):
         name = str(path.relative_to(directory))
         if path.is_file() and not name.startswith(".upload"):
             found[name] = path.read_bytes()

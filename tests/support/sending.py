@@ -22,12 +22,6 @@ DELETE = "/folders/*/delete-files"
 background = partial(serving, sync=False)
 
 
-def contents(disk: Path) -> dict[str, bytes]:
-    """Files by path, without what the server keeps for itself."""
-    files = {p.relative_to(disk).as_posix(): p for p in disk.rglob("*") if p.is_file()}
-    return {n: p.read_bytes() for n, p in files.items() if not n.startswith(".upload/")}
-
-
 def deletions(server: Embedded) -> int:
     """Calls that remove files, whichever way the dialect has it."""
     route = "/folders/{vf}/delete-files"
