@@ -94,8 +94,9 @@ def stacks_of(pid: int) -> str:
     """Where in the kernel each thread of a process is."""
     told = []
     for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
-        name = (task / "comm").read_text().strip()
+        name = "?"
         try:
+            name = (task / "comm").read_text().strip()
             stack = (task / "stack").read_text().strip() or (task / "wchan").read_text()
         except OSError as e:
             stack = f"({e.strerror})"
