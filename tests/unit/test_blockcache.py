@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cached import content, du, fill, held, key
+from tests.support.cached import content, fill, held, key
+from tests.support.disks import used
 from vfsmount.core.blockindex import BLOCK_SIZE
 from vfsmount.errors import ConfigError
 from vfsmount.store import blockcache, catalogue
@@ -147,7 +148,7 @@ def test_threads_share_a_cache_and_its_few_open_files(
     with ThreadPoolExecutor(4) as pool:
         assert all(found > 20 for found in pool.map(work, range(4)))
     assert kept.count(True) > len(kept) // 2
-    assert du(root) <= 2 * SEGMENT
+    assert used(root) <= 2 * SEGMENT
     # The catalogue with its journal, its lock, `users`, and two cache files.
     assert len(os.listdir("/proc/self/fd")) <= before + 6
     cache.close()
@@ -276,11 +277,11 @@ def test_cache_stays_within_its_limit_and_books_what_it_takes(make: Make, root: 
         size = chosen.choice([1, 5000, BLOCK_SIZE - 1, 3 * BLOCK_SIZE, SEGMENT + 100])
         of = key(f"f{n}", size)
         assert fill(cache, of) == -(-size // BLOCK_SIZE)
-        assert du(root) <= limit
+        assert used(root) <= limit
     usage = cache.usage()
     assert limit * 0.7 < usage.bytes <= limit
     # Booked is what is there, but for a page a file of what a file system may need for itself.
-    assert usage.bytes - 4096 * usage.files - (64 << 10) <= du(root / "blocks") <= usage.bytes + (64 << 10)
+    assert usage.bytes - 4096 * usage.files - (64 << 10) <= used(root / "blocks") <= usage.bytes + (64 << 10)
 
 
 def test_bulk_read_of_three_times_the_cache_leaves_the_hot_set(make: Make) -> None:
@@ -408,7 +409,7 @@ def test_smaller_limit_is_kept_from_the_beginning(make: Make, root: Path) -> Non
     fill(cache, key("a", 8 * SEGMENT))
     cache.close()
     assert make(3 * SEGMENT).usage().bytes <= 3 * SEGMENT
-    assert du(root) <= 3 * SEGMENT
+    assert used(root) <= 3 * SEGMENT
 
 
 def test_cache_smaller_than_a_block_keeps_nothing(make: Make) -> None:
@@ -445,7 +446,7 @@ def test_room_of_a_bad_block_stays_booked_when_the_catalogue_is_lost(
     damage(file_of(root, of), Layout.of(of, 0).block_at(1))
     assert cache.read(of, 1) is None
     (root / "catalogue.sqlite").unlink()
-    assert cache.usage().bytes >= du(root / "blocks") - 4096
+    assert cache.usage().bytes >= used(root / "blocks") - 4096
 
 
 # --- pins --------------------------------------------------------------------------------------
@@ -571,7 +572,7 @@ def test_catalogue_is_made_anew(
         assert held(cache, of) == list(range(SEGMENT_BLOCKS))
         assert SEGMENT < cache.usage().bytes < SEGMENT + BLOCK_SIZE
     fill(caches[1], key("bulk", 3 * limit))
-    assert du(root) <= limit
+    assert used(root) <= limit
 
 
 def test_new_catalogue_is_used_by_all(make: Make, root: Path) -> None:
