@@ -276,7 +276,7 @@ async def test_rate_counters_of_unsigned_replies_are_ignored(wire: Wire) -> None
 
 
 async def test_background_calls_leave_the_reserve(wire: Wire) -> None:
-    spent = "X-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 30\r\nX-RateLimit-Window: 900\r\n"
+    spent = "X-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 40\r\nX-RateLimit-Window: 900\r\n"
     wire.json("/folders", [], headers=spent)
     async with connected(wire) as client:
         await client.list_folders()
