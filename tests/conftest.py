@@ -8,12 +8,20 @@ import shutil
 import signal
 from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
 
 from tests.support.live import why_no_live
 
 # Set by .ci/run where there is a /dev/fuse: a skipped mount test is then a failure.
 REQUIRE_FUSE = "VFSMOUNT_REQUIRE_FUSE"
+
+
+# A busy machine is slow in whatever it does; that says nothing of what is tested.
+hypothesis.settings.register_profile(
+    "any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any speed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+
+from tests.support.workers import stacks_of
 
 VFSMOUNT = [sys.executable, "-m", "vfsmount"]
 # Mounts that do not say have a holder as users' do; without, a daemon that is killed is a mount that is dead,
@@ -86,7 +89,10 @@ class Mounted:
 
     def stop(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Unmount and wait for the daemon's end."""
-        return vfsmount("umount", "--lazy", self.path, "--state-dir", self.state, *options, env=self._env)
+        try:
+            return vfsmount("umount", "--lazy", self.path, "--state-dir", self.state, *options, env=self._env)
+        except subprocess.TimeoutExpired as e:
+            raise AssertionError(f"umount waits\n{self._who_has_it()}\n{self.said_lately()}") from e
 
     @property
     def pid(self) -> int:
@@ -116,6 +122,19 @@ class Mounted:
         while _runs(pid):
             assert time.monotonic() < end, "the daemon does not die"
             time.sleep(0.02)
+
+    def _who_has_it(self) -> str:
+        """Processes that see the mount, in whatever namespace, and what those of the mount wait for."""
+        said = [f"daemon {self.pid}, holder {self.holder}"]
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if str(self.path) in (process / "mountinfo").read_text():
+                    command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    said.append(f"seen by {process.name}: {command}")
+            with suppress(OSError):
+                if str(self.state) in (process / "cmdline").read_bytes().decode(errors="replace"):
+                    said.append(stacks_of(int(process.name)))
+        return "\n".join(said)
 
     def said_lately(self) -> str:
         """The end of the log."""
