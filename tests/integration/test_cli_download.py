@@ -44,7 +44,8 @@ def test_file_is_fetched_with_its_time_and_replaces_what_was_here(
     name, where = data
     (me.here / "a.txt").write_text("old")
     (me.here / "a.txt").chmod(0o750)
-    assert "1 file fetched (5 B)" in me.run(*words, name, "./a.txt")[0]
+    official = ["--chunk-size", "16m", "--max-retries", "3"]
+    assert "1 file fetched (5 B)" in me.run(*words, *official, name, "./a.txt")[0]
     assert (me.here / "a.txt").read_text() == "hello"
     info = (me.here / "a.txt").stat()
     assert info.st_mtime_ns == (where / "a.txt").stat().st_mtime_ns

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 @trust_option
 @filter_options
 @common_options
+# As the official client spells it; we ask again for as long as it may help.
+@click.option("--max-retries", type=int, hidden=True, expose_value=False)
 def command(
     words: tuple[str, ...],
     dest: str | None,
