@@ -82,6 +82,10 @@ def test_a_word_that_could_mean_both_is_not_guessed_at(me: User, data: tuple[str
     assert content(me.here) == {"sub/a.txt": b"hello"}
     me.run("download", name, status=2)
     me.run("download", name, "a.txt", "/no/such", status=2)
+    _, err = me.run("download", name, "zero", "new", status=1)
+    assert "new: failed" in err and "end it with a slash (new/)" in err
+    _, err = me.run("download", name, "new", status=7)
+    assert "slash" not in err
 
 
 def test_no_clobber_keeps_what_is_here(me: User, data: tuple[str, Path]) -> None:
