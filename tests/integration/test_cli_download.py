@@ -44,7 +44,8 @@ def test_file_is_fetched_with_its_time_and_replaces_what_was_here(
     name, where = data
     (me.here / "a.txt").write_text("old")
     (me.here / "a.txt").chmod(0o750)
-    assert "1 file fetched (5 B)" in me.run(*words, name, "./a.txt")[0]
+    official = ["--chunk-size", "16m", "--max-retries", "3"]
+    assert "1 file fetched (5 B)" in me.run(*words, *official, name, "./a.txt")[0]
     assert (me.here / "a.txt").read_text() == "hello"
     info = (me.here / "a.txt").stat()
     assert info.st_mtime_ns == (where / "a.txt").stat().st_mtime_ns
@@ -81,6 +82,10 @@ def test_a_word_that_could_mean_both_is_not_guessed_at(me: User, data: tuple[str
     assert content(me.here) == {"sub/a.txt": b"hello"}
     me.run("download", name, status=2)
     me.run("download", name, "a.txt", "/no/such", status=2)
+    _, err = me.run("download", name, "zero", "new", status=1)
+    assert "new: failed" in err and "end it with a slash (new/)" in err
+    _, err = me.run("download", name, "new", status=7)
+    assert "slash" not in err
 
 
 def test_no_clobber_keeps_what_is_here(me: User, data: tuple[str, Path]) -> None:

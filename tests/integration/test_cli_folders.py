@@ -72,6 +72,22 @@ def test_create_of_a_taken_name_is_a_conflict_that_names_it(both: Embedded, run:
     assert name in said.err
 
 
+@pytest.mark.parametrize("unfit", ["a/b", "."])
+def test_name_that_no_mount_could_show_is_refused_unsent(
+    both: Embedded, run: CommandLine, unfit: str
+) -> None:
+    # 26.x takes them, and no command finds them by these names afterwards.
+    name, _ = fresh(both)
+    run.ok("options", name, "--cloneable")
+    both.reset_calls()
+    for words in (["create", unfit], ["rename", name, unfit], ["clone", name, unfit]):
+        said = run(*words)
+        assert said.code == FAILED
+        assert f"{unfit}: no directory on a mount could have this name" in said.err
+    assert not [method for (_, method, _) in both.calls() if method != "GET"]
+    assert name in run.names()
+
+
 def test_create_on_an_unknown_host_is_denied(run: CommandLine) -> None:
     name = new_name()
     said = run("create", name, "local:elsewhere")
@@ -218,7 +234,9 @@ def test_clone_is_complete_when_the_command_returns(both: Embedded, run: Command
     assert set(row) == DESCRIBED | {"source", "outcome"}
     assert (row["name"], row["source"], row["outcome"]) == (copy, name, "done")
     assert {p.name for p in both.folder_dir(row["id"]).iterdir()} == {f"f{n}" for n in range(20)}
-    assert {row["name"]: row["status"] for row in run.json("list")}[name] == "ready"
+    listed = {row["name"]: row for row in run.json("list")}
+    assert listed[name]["status"] == "ready"
+    assert {key: row[key] for key in DESCRIBED} == listed[copy] and row["is_owner"]
 
 
 def test_clone_without_the_event_stream_looks_at_the_folders(both: Embedded, run: CommandLine) -> None:
@@ -361,6 +379,26 @@ def test_trash_is_listed_restored_and_purged(new_server: Embedded, new_run: Comm
     ]
     assert not new_server.folder_dir(ident).exists()
     assert new_run.json("create", name)["id"] != ident  # its name is free again
+
+
+def test_name_that_is_taken_in_the_trash_is_said_to_be_there(
+    new_server: Embedded, new_run: CommandLine
+) -> None:
+    (trashed, _), (other, _) = fresh(new_server), fresh(new_server)
+    new_run.ok("options", other, "--cloneable")
+    new_run.ok("delete", "-y", trashed)
+    for words in (["create", trashed], ["clone", other, trashed]):
+        said = new_run(*words)
+        assert said.code == CONFLICT
+        assert f"vfsmount trash restore {trashed}" in said.err
+        assert f"vfsmount trash purge {trashed}" in said.err
+    said = new_run("create", other)
+    assert said.code == CONFLICT and "trash" not in said.err
+    said = new_run("info", trashed)
+    assert said.code == NOT_FOUND
+    assert "delete-pending" in said.err and "vfsmount list --all" in said.err
+    assert trashed in new_run.ok("list", "--all")
+    new_run.ok("trash", "purge", "-y", trashed)
 
 
 def test_purge_of_all_asks_and_names_them(new_server: Embedded, new_run: CommandLine) -> None:

@@ -18,7 +18,9 @@ from tests.support.mounting import VFSMOUNT, Mounted, clean_environment
 from tests.support.reference import leaves
 from vfsmount.config_sources import SETTINGS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+STATUS = (DOCS / "status.md").read_text().split("## `vfsmount status --json`\n")[1].split("\n## ")[0]
+PAGE = (DOCS / "json.md").read_text().replace("## `status`\n", f"## `status`\n{STATUS}")
 
 
 class Commands:
@@ -133,6 +135,7 @@ def test_mounts(run: Commands, both: Embedded, mounted: tuple[Mounted, str, list
     mount, name, where = mounted
     (mount.path / name / "a").write_text("1")
     assert run("wait", *where) == {"everything_sent": True, "unsent": []}
+    assert run("status", *where)["everything_sent"] is True
     assert run("unpin", str(mount.path / name / "a"), *where)["files"] == 0
     assert run("log-level", "warning", *where) == {
         "mountpoint": str(mount.path),
@@ -145,6 +148,8 @@ def test_mounts(run: Commands, both: Embedded, mounted: tuple[Mounted, str, list
     (mount.path / name / "late").write_text("1")
     waited = run("wait", "--timeout", "1", str(mount.path / name / "late"), *where, status=6)
     assert waited["everything_sent"] is False and waited["unsent"][0]["reason"]
+    assert run("queue", *where)["queue"][0]["name"] == f"{name}/late"
+    assert run("status", *where, status=6)["everything_sent"] is False
     ended = run("umount", str(mount.path), "--timeout", "60", *where, status=6)
     (left,) = ended["unsent"]
     assert left["name"] == f"{name}/late" and os.path.exists(left["kept_at"])

@@ -71,9 +71,10 @@ def test_bar_shows_on_a_terminal_and_vanishes(
     assert bool(COLOUR.search(shown)) is not bool(no_color)
     last = shown.rstrip().rpartition("\n")[2]
     assert "1 file sent" in last and "━" not in last.rpartition("\r")[2]
-    # Colours apart, what stands between two moves of the cursor is a piece of one line.
+    # Colours apart, what stands between two moves of the cursor is a piece of one line. Behind the last one
+    # a terminal echoes ^C; on a line of its own that would leave a line of the bar behind.
     pieces = re.split(r"\r|\n|\x1b\[[0-9;?]*[A-Za-ln-z]", re.sub(r"\x1b\[[0-9;]*m", "", shown))
-    assert max(map(len, pieces)) <= 80
+    assert max(map(len, pieces)) <= 80 - len("^C")
 
 
 def test_pipe_has_no_bar(env: dict[str, str], new_server: Embedded, tmp_path: Path) -> None:

@@ -88,8 +88,12 @@ def choose_folder(folders: Sequence[Folder], wanted: str, *, addressed_by_name: 
     alike = alike or [entry.folder for entry in shown if entry.folder.name == wanted]
     if not alike:
         away = next((f for f in folders if f.name == wanted), None)
-        why = f"; there is one whose status is {away.status}" if away else ""
-        raise NotFound(f"there is no folder {wanted!r} that you may use{why} (vfsmount list shows them)")
+        if away is None:
+            raise NotFound(f"there is no folder {wanted!r} that you may use (vfsmount list shows them)")
+        raise NotFound(
+            f"there is no folder {wanted!r} that you may use; there is one whose status is {away.status} "
+            "(vfsmount list --all shows it)"
+        )
     if len(alike) > 1:
         names = ", ".join(os.fsdecode(e.name) for e in shown if e.folder in alike)
         raise Ambiguous(f"several folders are called {wanted!r}; say which: {names}")

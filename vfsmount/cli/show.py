@@ -87,11 +87,18 @@ def stdout_console() -> Any:
 def stderr_console() -> Any:
     """A `rich.console.Console` on stderr, for what moves; a terminal only where one is.
 
-    FORCE_COLOR, which many CI systems set, would have bars in log files.
+    FORCE_COLOR, which many CI systems set, would have bars in log files. What is drawn leaves room for the
+    ^C that a terminal echoes behind it: on the next line it would keep a bar from being cleared.
     """
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
 
-    return Console(stderr=True, force_terminal=sys.stderr.isatty())
+    class Moving(Console):
+        @property
+        def options(self) -> ConsoleOptions:
+            found = super().options
+            return found.update_width(max(1, found.max_width - len("^C")))
+
+    return Moving(stderr=True, force_terminal=sys.stderr.isatty())
 
 
 def as_json(value: object) -> None:

@@ -12,7 +12,7 @@ import click
 from vfsmount.cli import show
 from vfsmount.cli.completion import kinds
 from vfsmount.cli.folders.listing import describe
-from vfsmount.cli.folders.naming import about, find
+from vfsmount.cli.folders.naming import about, find, names_on_mount, naming
 from vfsmount.cli.folders.settings import folder_options
 from vfsmount.cli.folders.telling import tell_of_folders
 from vfsmount.cli.mounted import settle
@@ -96,11 +96,16 @@ async def _clone(
 ) -> dict[str, Any]:
     source, name = await find(client, wanted)
     with about(f"{name} to {target_name}"):
-        target, task = await client.clone_folder(source, target_name, target_host=target_host, **options)
+        async with naming(client, target_name):
+            target, task = await client.clone_folder(source, target_name, target_host=target_host, **options)
     if timeout_s:
         await _follow(client, source, target, task, timeout_s)
     outcome = "done" if timeout_s else "started"
-    return describe(target, target_name) | {"source": name, "outcome": outcome}
+    # The reply to cloning tells neither whose the copy is nor when it was made.
+    folders = await client.list_folders()
+    made = next((f for f in folders if f.id == target.id), target)
+    shown = names_on_mount(client, folders).get(made.id, target_name)
+    return describe(made, shown) | {"source": name, "outcome": outcome}
 
 
 async def _follow(client: Client, source: Folder, target: Folder, task: str, timeout_s: float) -> None:

@@ -10,7 +10,7 @@ import click
 from vfsmount.api.shapes import folder_id
 from vfsmount.cli import show
 from vfsmount.cli.folders.listing import describe
-from vfsmount.cli.folders.naming import about
+from vfsmount.cli.folders.naming import about, naming
 from vfsmount.cli.folders.settings import folder_options
 from vfsmount.cli.folders.telling import tell_of_folders
 from vfsmount.cli.options import Flags, api_options_but
@@ -62,5 +62,6 @@ async def _create(
     if group and client.traits.by_id and folder_id(group) is None:
         raise ConfigError(f"--group {group}: this server takes a project's id, 32 hex digits, not its name")
     with about(name):
-        folder = await client.create_folder(name, host=host, group=group, **options)
+        async with naming(client, name):
+            folder = await client.create_folder(name, host=host, group=group, **options)
     return describe(folder, folder.name)

@@ -11,7 +11,7 @@ import click
 from vfsmount.cli import show
 from vfsmount.cli.completion import kinds
 from vfsmount.cli.folders.listing import describe
-from vfsmount.cli.folders.naming import about, find
+from vfsmount.cli.folders.naming import about, find, naming
 from vfsmount.cli.folders.telling import tell_of_folders
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
@@ -40,5 +40,6 @@ def command(name: str, new_name: str, as_json: bool, state_dir: Path, flags: Fla
 async def _rename(client: Client, wanted: str, new_name: str) -> dict[str, Any]:
     folder, name = await find(client, wanted)
     with about(f"{name} to {new_name}"):
-        await client.rename_folder(folder, new_name)
+        async with naming(client, new_name):
+            await client.rename_folder(folder, new_name)
     return describe(replace(folder, name=new_name), new_name) | {"old_name": name}

@@ -13,7 +13,7 @@ from vfsmount.cli.ask import may_go_on
 from vfsmount.cli.exit_codes import FAILED, OK
 from vfsmount.cli.folders.delete import is_gone
 from vfsmount.cli.folders.listing import describe, print_table
-from vfsmount.cli.folders.naming import about
+from vfsmount.cli.folders.naming import IN_TRASH, about
 from vfsmount.cli.folders.settings import yes_option
 from vfsmount.cli.folders.telling import tell_of_folders
 from vfsmount.cli.options import Flags, api_options
@@ -24,8 +24,6 @@ from vfsmount.values import Folder
 
 if TYPE_CHECKING:
     from vfsmount.api.client import Client
-
-_IN_TRASH = {"delete-pending", "delete-error"}
 
 
 @click.group("trash")
@@ -94,7 +92,7 @@ def _question(chosen: list[Folder]) -> str:
 async def _trashed(client: Client) -> list[Folder]:
     if not client.traits.has_trash:
         raise NotSupported("this server has no trash: deleting a folder is final")
-    return [f for f in await client.list_folders() if f.status in _IN_TRASH]
+    return [f for f in await client.list_folders() if f.status in IN_TRASH]
 
 
 async def _choose(client: Client, names: tuple[str, ...]) -> list[Folder]:

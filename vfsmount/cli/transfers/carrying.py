@@ -214,7 +214,7 @@ def summary(carrying: Carrying) -> str:
     parts = [f"{_count(r.files, 'file')} {carrying.verb} ({show.size(r.size)})"]
     for count, text in (
         (r.unchanged, "unchanged"),
-        (r.directories, "directories made"),
+        (r.directories, "directory made" if r.directories == 1 else "directories made"),
         (r.deleted, "deleted"),
         (r.kept.count, "left as they are"),
         (r.skipped.count, "left out"),

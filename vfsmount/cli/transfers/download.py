@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vfsmount.cli import show
 from vfsmount.cli.completion import kinds
 from vfsmount.cli.options import Flags
 from vfsmount.cli.transfers.options import common_options, filter_options, trust_option
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 @trust_option
 @filter_options
 @common_options
+# As the official client spells it; we ask again for as long as it may help.
+@click.option("--max-retries", type=int, hidden=True, expose_value=False)
 def command(
     words: tuple[str, ...],
     dest: str | None,
@@ -100,7 +103,12 @@ def command(
         await fetching.run(wanted)
 
     paths = [target.path for target in asked.targets]
-    return carry(flags, asked.targets[0], paths, state_dir, Carrying("fetched"), work, as_json=as_json)
+    carrying = Carrying("fetched")
+    status = carry(flags, asked.targets[0], paths, state_dir, carrying, work, as_json=as_json)
+    may_be_here = len(paths) > 1 and asked.dest is None and asked.maybe is None and base_dir is None
+    if may_be_here and any(note.path == paths[-1] for note in carrying.report.failed.first):
+        show.say(f"for a new directory here, end it with a slash ({paths[-1]}/), or say --dest {paths[-1]}")
+    return status
 
 
 @dataclass(frozen=True, slots=True)
