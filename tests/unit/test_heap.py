@@ -13,9 +13,8 @@ from vfsmount.store import heap
 # objects that stay. Prints the MiB that it has before and after 8 MiB more were filled, small and large.
 _PROGRAM = """
 import sys
-from vfsmount.cli.mount import _keep_freed_memory
-from vfsmount.store.heap import Heap, _resident
-_keep_freed_memory()
+from vfsmount.store.heap import Heap, _resident, keep_freed_memory
+keep_freed_memory()
 limit = int(sys.argv[1]) << 20
 heap = Heap(limit)
 blocks, small = [], []
@@ -51,3 +50,28 @@ def test_freed_buffers_stay_where_there_is_room() -> None:
     before, _, after = _sizes(1024)
     assert before > 100
     assert after > before - 20
+
+
+# How often the kernel has to find memory for four buffers like libfuse's, which are used at the same time.
+_BUFFERS = """
+import ctypes, resource, sys
+from vfsmount.store.heap import keep_freed_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+if sys.argv[1:]:
+    keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+buffers = [libc.malloc((1 << 20) + 4096) for _ in range(4)]
+for buffer in buffers:
+    ctypes.memset(buffer, 1, (1 << 20) + 4096)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(heap._trim is None, reason="the C library is not glibc")
+def test_memory_of_the_first_requests_is_there_before_them() -> None:
+    faults = [
+        int(subprocess.run([sys.executable, "-c", _BUFFERS, *how], capture_output=True, check=True).stdout)
+        for how in ([], ["prepared"])
+    ]
+    assert faults[0] > 500 and faults[1] < 50

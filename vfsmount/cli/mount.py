@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from vfsmount.fuse.session import CacheSpec
 
 _log = logging.getLogger("vfsmount.cli.mount")
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # <malloc.h>
 _PR_SET_DUMPABLE = 4
 
 
@@ -576,13 +575,14 @@ def _mount(
     from vfsmount.fuse import device, session
     from vfsmount.fuse.mountpoint import FS_TYPE, mounted_type, prepare, real_path
     from vfsmount.fuse.passed import shown_name
+    from vfsmount.store import heap
     from vfsmount.store.mounts import MountRecord, MountRecords, start_time
     from vfsmount.vfs.handles import Maker
     from vfsmount.vfs.policy import MountPolicy
 
     _leave_no_core()
     _collect_garbage_less_often()
-    _keep_freed_memory()
+    heap.keep_freed_memory()
     settings = load_settings(flags, environ)
     log.add_secret(settings.secret_key)
     records = MountRecords(state)
@@ -697,15 +697,6 @@ def _collect_garbage_less_often() -> None:
     """A long listing makes objects by the hundred thousand, none of them garbage; looking through them again
     and again took half of the time."""
     gc.set_threshold(10_000, 20, 50)
-
-
-def _keep_freed_memory() -> None:
-    """Blocks of 1 MiB come and go all the time. By default each is mapped from the kernel and returned to it,
-    which costs two thirds of the CPU of moving bytes."""
-    if hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc's
-        libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 32 << 20)
-        libc.mallopt(_M_TOP_PAD, 4 << 20)
 
 
 def _check_answers(mountpoint: str | None, *, passed: bool) -> int:

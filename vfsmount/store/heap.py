@@ -17,7 +17,40 @@ _MOST_NEEDED = (
     5 / 8
 )  # of it, that content and what waits for it need: less than that and ourselves is not to be had
 
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # <malloc.h>
+_TOUCHED = 16 << 20  # what libfuse has of 1 MiB each while a program writes as fast as it can, and we of them
+
+_libc = ctypes.CDLL(None)
+_trim = getattr(_libc, "malloc_trim", None)  # glibc's
+
+
+def keep_freed_memory() -> None:
+    """Set the allocator for a process that serves a mount.
+
+    Blocks of 1 MiB come and go all the time. By default each is mapped from the kernel and returned to it,
+    which costs two thirds of the CPU of moving bytes.
+    """
+    if not hasattr(_libc, "mallopt"):  # glibc's
+        return
+    _libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)
+    _libc.mallopt(_M_TRIM_THRESHOLD, 32 << 20)
+    _libc.mallopt(_M_TOP_PAD, 4 << 20)
+    _touch(_TOUCHED)
+
+
+def _touch(size: int) -> None:
+    """Have the kernel find memory for libfuse's buffers before it copies requests into them.
+
+    A process that is killed while such a copy waits for memory fails the copy, and the kernel takes that
+    for the answer to the request: EIO to whoever waits, and nobody can send it again. Where the memory is
+    there nothing is waited for (get_user_pages_fast), the request is whole, and the next daemon gets it.
+    What is freed here stays at the end of the heap, and is what libfuse is given next.
+    """
+    _libc.malloc.restype, _libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    _libc.free.restype, _libc.free.argtypes = None, (ctypes.c_void_p,)
+    if buffers := _libc.malloc(size):
+        ctypes.memset(buffers, 0, size)
+        _libc.free(buffers)
 
 
 class Heap:
