@@ -29,11 +29,11 @@ thread.start()
 thread.join()
 """
 LIMIT, DIRECTORIES = 100, 55
-SHARE = 34  # of 68 calls that may go at once
+SHARE = 13  # of 68 calls that may go at once
 
 
 @pytest.mark.parametrize("name", ["updatedb", "ls", "tumblerd, in a thread", "python, in a thread"])
-def test_indexer_leaves_half_of_the_budget_to_people(tmp_path: Path, name: str) -> None:
+def test_indexer_leaves_most_of_the_budget_to_people(tmp_path: Path, name: str) -> None:
     name, _, threaded = name.partition(", ")
     program = tmp_path / name
     shutil.copy("/bin/ls", program)
@@ -51,7 +51,7 @@ def test_indexer_leaves_half_of_the_budget_to_people(tmp_path: Path, name: str) 
             if name in ("ls", "python"):
                 assert (done.returncode, asked) == (0, DIRECTORIES + 1)
                 return
-            assert SHARE - 10 <= asked <= SHARE + 2 and "busy" in done.stderr
+            assert SHARE - 8 <= asked <= SHARE + 2 and "busy" in done.stderr
             left = [n for n in range(DIRECTORIES) if f"d{n:02d}'" in done.stderr]
             for n in left[:20]:
                 assert run("ls", mounted.path / "data" / f"d{n:02d}") == ""
