@@ -169,6 +169,20 @@ def test_file_arrives_over_a_line_that_is_cut_four_times(way: Way) -> None:
     write_and_cut(way, 256 * MIB + 12345, 4)
 
 
+@pytest.mark.parametrize("way", EMBEDDED, indirect=True)
+def test_small_change_sends_the_whole_file(way: Way) -> None:
+    size = 3 * MIB + 123
+    path = way.site.mounted.path / way.folder / "big"
+    path.write_bytes(b"".join(content(size)))
+    wait_for_server(path)
+    before = way.line.sent_up
+    with path.open("r+b") as f:
+        f.seek(MIB)
+        f.write(b"x")
+    wait_for_server(path)
+    assert size <= way.line.sent_up - before <= size + SLACK
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", BIG, indirect=True)
 def test_two_gib_arrive_over_a_line_that_is_cut_ten_times(way: Way) -> None:

@@ -84,8 +84,30 @@ def test_copying_files_in_costs_one_call_each(server: Embedded, mounted: Mounted
     assert sum(calls.values()) <= 2, calls  # one listing, one token
     server.reset_calls()
     run("rm", "-r", mounted.path / "many" / "copied")
-    deletes = sum(n for (_, route), n in manager_calls(server).items() if route.endswith("/delete-files"))
-    assert deletes <= count / 100 + 2, deletes  # one for the files, one for the directory
+    os.setxattr(mounted.path / "many", "user.vfsmount.wait", b"1")  # names are taken off behind
+    # For the directory: one for the names in it, one to see that it is empty, one for itself. (On 26.x the
+    # listing of what it lies in is looked at again where it has a round number of names, as this one has.
+    # Where rm is slow, names go in more calls than one.)
+    assert 1 <= sum(manager_calls(server).values()) <= count / 100 + 3 + 5, manager_calls(server)
+
+
+def test_removing_a_tree_costs_three_calls_a_directory(
+    server: Embedded, mounted: Mounted, tmp_path: Path
+) -> None:
+    """The server has no rmdir: before its recursive delete may be used, each directory is looked at."""
+    directories, files = 9, 30
+    (folder,) = [f for f in server.client("owner").ok("GET", "/folders") if f["name"] == "tree"]
+    top = server.folder_dir(folder["id"]) / "gone"
+    for n in range(directories - 1):
+        (top / f"d{n}").mkdir(parents=True)
+        for name in range(files):
+            (top / f"d{n}" / f"f{name}").touch()
+    run("ls", "-R", mounted.path / "tree" / "gone")
+    server.reset_calls()
+    run("rm", "-r", mounted.path / "tree" / "gone")
+    os.setxattr(mounted.path / "tree", "user.vfsmount.wait", b"1")
+    assert not top.exists()
+    assert sum(manager_calls(server).values()) <= 3 * directories + 5, manager_calls(server)
 
 
 def test_missing_names_in_a_listed_directory_cost_nothing(server: Embedded, mounted: Mounted) -> None:

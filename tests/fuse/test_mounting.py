@@ -332,7 +332,8 @@ def test_silent_server_gives_errors_not_hangs(
                 check=False,
             )
             codes.append(done.returncode)
-            assert done.returncode == 0 or "Error" in done.stderr
+            in_time = f"[Errno {errno.ETIMEDOUT}]", f"[Errno {errno.EIO}]", "TimeoutError"
+            assert done.returncode == 0 or any(error in done.stderr for error in in_time), done.stderr
         assert any(codes)
         server.clear_faults()
         assert (mounted.path / "data" / "there.txt").exists() or (mounted.path / "data" / "t2").exists()

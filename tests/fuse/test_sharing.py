@@ -75,7 +75,8 @@ def test_read_only_folder_reads_and_refuses_with_nothing_sent(
         for what, write in WRITES.items():
             with pytest.raises(OSError) as e:
                 write(theirs)
-            assert e.value.errno in (errno.EROFS, errno.EACCES, errno.ENOTEMPTY), what
+            full = (errno.ENOTEMPTY,) if what == "delete the folder" else ()
+            assert e.value.errno in (errno.EROFS, errno.EACCES, *full), what
         if site.embedded:
             sent = {(m, r) for (_, m, r) in site.embedded.calls()}
             assert {(m, r) for m, r in sent if m != "GET"} == set()

@@ -51,6 +51,13 @@ def forget_what_was_synced(state_dir: Path) -> None:
         db.execute("delete from durable")
 
 
+def is_durable(state_dir: Path) -> bool:
+    """Whether everything that was acknowledged is written down to survive a power cut."""
+    with closing(sqlite3.connect(state_dir / "records.sqlite")) as db:
+        (acknowledged,) = db.execute("select max(seq) from staged").fetchone()
+        return bool(db.execute("select 1 from durable where seq >= ?", (acknowledged,)).fetchall())
+
+
 def set_aside(state_dir: Path) -> list[bytes]:
     return list(contents(state_dir / "unsent").values())
 
@@ -234,15 +241,20 @@ async def test_content_that_a_power_cut_may_have_torn_is_not_sent(both: Embedded
     assert set_aside(tmp_path) == [b"who knows"]
 
 
+@pytest.mark.parametrize("by", ["time", "fsync of a directory"])
 @pytest.mark.usefixtures("expect_warnings")
 async def test_what_was_synced_before_a_power_cut_survives_the_next_crash_too(
-    both: Embedded, tmp_path: Path
+    both: Embedded, tmp_path: Path, by: str
 ) -> None:
     name, folder = fresh(both)
     async with background(both, tmp_path) as d:
         stall(both, "POST", REQUEST, times=None)
         await d.write(f"{name}/f", b"synced")
-        await d.fs._recorder.sync()
+        if by == "time":
+            await until(lambda: is_durable(tmp_path))
+        else:
+            await d.fs.fsyncdir()
+            assert is_durable(tmp_path)
     edit_rows(tmp_path, boot="before", durable=False)
     async with background(both, tmp_path) as d:
         assert [u.name for u in d.fs.unsent()] == [f"{name}/f"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.vfs import release, serving, stall, until
 from vfsmount.api.governor import leisurely
+from vfsmount.core.walk import AHEAD
 
 COUNT = 20
 NAMES = [f"d{n:02}" for n in range(COUNT)]
@@ -38,6 +40,25 @@ async def test_walk_finds_the_next_listings_there(both: Embedded, tmp_path: Path
             assert await d.names(f"{name}/{n}") == ["file", "sub"]
             assert await d.names(f"{name}/{n}/sub") == []
         assert listings(both) == 1 + 2 * COUNT
+
+
+async def test_walk_in_order_of_names_finds_the_next_ones_too(both: Embedded, tmp_path: Path) -> None:
+    """As `ls -R` and rsync go, whatever the order in which the server's disk has the names."""
+    name, folder = fresh(both)
+    names = [f"d{n:03}" for n in range(AHEAD + 40)]
+    for n in random.Random(1).sample(names, len(names)):
+        (both.folder_dir(folder) / n).mkdir()
+    async with serving(both, tmp_path, dir_ttl_s=60.0) as d:
+        both.reset_calls()
+        assert await d.names(name) == names
+        for n in names[:4]:
+            await d.names(f"{name}/{n}")
+        await until(lambda: listings(both) == 1 + 4 + AHEAD)
+        stall(both, "GET", "/folders/*/files", times=None)
+        with trio.fail_after(20):
+            for n in names[4 : AHEAD // 2]:
+                assert await d.names(f"{name}/{n}") == []
+        release(both)
 
 
 @pytest.mark.parametrize("who", ["looks here and there", "indexer"])

@@ -352,3 +352,14 @@ def test_speculation_leaves_half_of_the_budget() -> None:
         gone += 1
     assert gone == 380
     assert budget.wait_s(BACKGROUND, 0.0) == 0
+
+
+def test_indexers_leave_four_fifths_of_the_budget() -> None:
+    budget = Budget()
+    budget.on_reply(1000, 1000, 900.0, 0.0)
+    gone = 0
+    while budget.wait_s(Class.INDEXING, 0.0) == 0:
+        budget.take(0.0)
+        gone += 1
+    assert gone == 152
+    assert budget.wait_s(Class.SPECULATION, 0.0) == 0

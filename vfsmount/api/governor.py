@@ -39,9 +39,9 @@ def background(hurry: trio.Event | None = None) -> Iterator[None]:
 
 @contextmanager
 def leisurely() -> Iterator[None]:
-    """Calls made inside, and by tasks started inside, give way to all others and leave them half of the
-    budget."""
-    with _as(Class.SPECULATION):
+    """Calls made inside, and by tasks started inside, give way to all others and leave them four
+    fifths of the budget."""
+    with _as(Class.INDEXING):
         yield
 
 

@@ -85,7 +85,7 @@ class Hosts:
 
 
 def listing(reply: object) -> Listing:
-    """One directory; `cut` where entries had to be left out, else not judged.
+    """One directory, in order of names; `cut` where entries had to be left out, else not judged.
 
     Raises:
         ProtocolError: the reply has no list of items.
@@ -103,7 +103,9 @@ def listing(reply: object) -> Listing:
             entries.setdefault(entry.name, entry)
     # A directory with names we cannot show must never pass for empty: removing it removes them too.
     cut, special = len(entries) < len(items), any(map(_is_special, modes))
-    return Listing(tuple(entries.values()), len(items), cut, special)
+    # In order of names, not as they lie on the server's disk: so go `ls -R`, `rsync` and `git`, whatever
+    # they are given, and `find` and `du` take what comes, so the listings they need next can be foreseen.
+    return Listing(tuple(entries[name] for name in sorted(entries)), len(items), cut, special)
 
 
 def _usual_items(items: list[object]) -> list[UsualItem] | None:

@@ -27,6 +27,7 @@ class ListingState:
         limit: what is known of the limit at which such listings are cut.
         listed: there has been a listing; `expire` does not undo that.
         attrs_loaded: what the records say of its names has been taken in.
+        told: people have heard that it is `likely_cut`.
         changed: name → number of our last change to it, while a fetch is in flight.
         expiries: how often it was expired; a listing asked for before the last time proves nothing.
     """
@@ -40,6 +41,7 @@ class ListingState:
     fetches: int = 0
     listed: bool = False
     attrs_loaded: bool = False
+    told: bool = False
     changed: dict[bytes, int] = field(default_factory=dict)
     expiries: int = 0
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 SHARE = 0.8  # of the advertised limit; the rest is for the user's other programs with this key,
 LEAST_REST = 5  # and where that is fewer calls than these, a trickle would creep through it
 # Of the bucket: what calls of a class leave to the more urgent ones.
-RESERVE = (0.0, 0.25, 0.5)
+RESERVE = (0.0, 0.25, 0.5, 0.8)
 FIRST_BACKOFF_S = 60.0
 MAX_BACKOFF_S = 900.0  # one whole window: by then every call we made has left it
 BACKGROUND_BACKOFF = 2.0  # the others stay away this much longer than the foreground
@@ -37,6 +37,7 @@ class Class(enum.IntEnum):
     FOREGROUND = 0
     BACKGROUND = 1
     SPECULATION = 2  # nobody has asked for it yet
+    INDEXING = 3  # a program has that nobody waits for
 
 
 @dataclass(slots=True)
@@ -123,7 +124,7 @@ class Budget:
         self.refusals = min(self.refusals + 1, 10)
         self.tokens, self.filled_at = 0.0, now
         self.blocked_until[Class.FOREGROUND] = now + backoff
-        for cls in (Class.BACKGROUND, Class.SPECULATION):
+        for cls in (Class.BACKGROUND, Class.SPECULATION, Class.INDEXING):
             self.blocked_until[cls] = now + min(MAX_BACKOFF_S, backoff * BACKGROUND_BACKOFF)
         return backoff
 

@@ -20,13 +20,27 @@ _KNOWN: TTLCache[int, bool] = TTLCache(1024, 30.0)  # by process id, which is us
 
 def is_indexer(pid: int) -> bool:
     """Whether a request's process is one of them. What cannot be told is none: 0 stands for processes
-    of other containers."""
+    of other containers.
+
+    Args:
+        pid: as the kernel gives it, which is the thread's; most of these programs work in threads, and
+            those have names of their own.
+    """
     if not pid:
         return False
     known = _KNOWN.get(pid)
     if known is None:
-        known = _KNOWN[pid] = name_of(pid) in _NAMES
+        known = _KNOWN[pid] = name_of(pid) in _NAMES or name_of(_process_of(pid)) in _NAMES
     return known
+
+
+def _process_of(thread: int) -> int:
+    """The process of a thread; 0 where that cannot be told."""
+    try:
+        with open(f"/proc/{thread}/status", encoding="utf-8", errors="replace") as status:
+            return next((int(line.split()[1]) for line in status if line.startswith("Tgid:")), 0)
+    except OSError:
+        return 0
 
 
 def name_of(pid: int) -> str:

@@ -182,7 +182,7 @@ class Metadata:
         folder = folder_of(directory)
         self._gate.check_reachable(folder)
         path = remote_path(directory)
-        state, ticket = dircache.state_of(directory), dircache.begin_fetch(directory, trio.current_time())
+        ticket = dircache.begin_fetch(directory, trio.current_time())
         try:
             records = await self._attributes.read(directory)
             listing = await self._client.list_files(folder, path)
@@ -215,14 +215,19 @@ class Metadata:
             return
         newer = dircache.changed_since(directory, ticket)
         # no await until the records are taken in too
-        told = state.likely_cut
         merge.take()
         doubtful = merge.finish()
-        if state.likely_cut and not told:
-            event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=listing.count)
+        self._tell_of_cut(directory)
         await self._attributes.drop(directory, self._attributes.take(directory, records, newer))
         await self._look_at_longer()
         await self._ask_for(directory, doubtful)
+
+    def _tell_of_cut(self, directory: Node) -> None:
+        """One line for a directory, when its listing is likely to be cut or proved to be."""
+        state = dircache.state_of(directory)
+        if state.likely_cut and not state.told:
+            event(_log, logging.INFO, "listing.partial", ino=directory.ino, entries=state.count)
+        state.told = state.likely_cut
 
     async def _take_in_slices(self, directory: Node, merge: dircache.Merge) -> bool:
         """Let others go on in between, and who reads the directory for the first time begin; False: it was
@@ -448,6 +453,7 @@ class Metadata:
         # What was made here meanwhile says nothing of the listing.
         if node.staged is None and state.fetched_at == fetched_at and asked_for in (None, node):
             self._client.listing_limit(folder_of(parent)).missed(count)
+            self._tell_of_cut(parent)
         return node
 
     async def _probe(self, parent: Node, name: bytes) -> Node:
