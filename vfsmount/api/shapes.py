@@ -24,6 +24,7 @@ _KINDS = {"FILE": Kind.FILE, "DIRECTORY": Kind.DIRECTORY, "SYMLINK": Kind.SYMLIN
 _DEFAULT_MODE = {Kind.FILE: 0o644, Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
 _USUAL = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK))
 _INT64 = 1 << 63
+_SORTED_MOST = 10_000  # entries; more than any program walks through directories of
 
 Loose = str | int | float | bool | None
 
@@ -85,7 +86,7 @@ class Hosts:
 
 
 def listing(reply: object) -> Listing:
-    """One directory, in order of names; `cut` where entries had to be left out, else not judged.
+    """One directory, in order of names but for very large ones; `cut` where entries had to be left out, else not judged.
 
     Raises:
         ProtocolError: the reply has no list of items.
@@ -105,7 +106,9 @@ def listing(reply: object) -> Listing:
     cut, special = len(entries) < len(items), any(map(_is_special, modes))
     # In order of names, not as they lie on the server's disk: so go `ls -R`, `rsync` and `git`, whatever
     # they are given, and `find` and `du` take what comes, so the listings they need next can be foreseen.
-    return Listing(tuple(entries[name] for name in sorted(entries)), len(items), cut, special)
+    # Whoever lists a hundred thousand names waits for the first of them, and not for a next directory.
+    names = sorted(entries) if len(entries) <= _SORTED_MOST else entries
+    return Listing(tuple(entries[name] for name in names), len(items), cut, special)
 
 
 def _usual_items(items: list[object]) -> list[UsualItem] | None:
