@@ -67,6 +67,7 @@ class Container:
     Attributes:
         mounts: (source, target, options) of bind mounts.
         user_namespace: root there is another user here.
+        no_new_privileges: setuid programs give no rights.
     """
 
     command: Sequence[str]
@@ -76,6 +77,7 @@ class Container:
     mounts: Sequence[tuple[str, str, Sequence[str]]] = ()
     uid: int = 0
     user_namespace: bool = False
+    no_new_privileges: bool = False
 
     def config(self, top: Path) -> dict[str, Any]:
         """config.json. Source: OCI runtime specification 1.0."""
@@ -111,7 +113,7 @@ class Container:
                 "cwd": "/tmp",
                 "user": {"uid": self.uid, "gid": self.uid},
                 "capabilities": dict.fromkeys(kinds, caps),
-                "noNewPrivileges": False,
+                "noNewPrivileges": self.no_new_privileges,
             },
             "root": {"path": "rootfs"},
             "hostname": "container",
