@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -481,6 +482,12 @@ def test_allow_other_that_is_not_permitted(there: Embedded, home: Path) -> None:
     # Root needs no permission.
     conf.write_text("")
     assert in_a_process(elsewhere(script), "--allow-other") == {}
+
+
+@pytest.mark.parametrize(("code", "fix"), [(errno.EACCES, "chmod 666"), (errno.EPERM, "--device /dev/fuse")])
+def test_device_that_a_container_may_not_open(code: int, fix: str) -> None:
+    verdict = machine_checks.dev_fuse(MachineFacts(is_container=True, dev_fuse=code))
+    assert verdict.cause == "dev-fuse-denied" and fix in verdict.fix
 
 
 @pytest.mark.parametrize(

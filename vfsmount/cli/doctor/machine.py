@@ -269,7 +269,7 @@ def _secret_files(state: Path, secret_key_file: str | None) -> list[Path]:
     from vfsmount.config_sources import Places, ancestry
 
     where = Places.of_this_user()
-    dotenv = next((p for d in ancestry(where.directory) if (p := d / ".env").is_file()), None)
+    dotenv = next((p for d in ancestry(where.directory) if os.path.isfile(p := d / ".env")), None)
     found = [where.config_file, where.official / "credentials.toml", where.official / "config.toml"]
     found += [p for p in (dotenv, Path(secret_key_file) if secret_key_file else None) if p is not None]
     kept = [p for p in found if _attempt(lambda p=p: _holds_secret(p, secret_key_file), False)]  # type: ignore[misc]

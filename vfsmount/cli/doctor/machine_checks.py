@@ -46,7 +46,10 @@ def dev_fuse(f: MachineFacts) -> Verdict:
         says = "missing" if f.dev_fuse == errno.ENOENT else "there, but no driver is behind it"
         return bad("/dev/fuse", "no-dev-fuse", says, container if f.is_container else "sudo modprobe fuse")
     says = f"may not be opened: {os.strerror(f.dev_fuse)}"
-    fix = container if f.is_container else "sudo chmod 666 /dev/fuse"
+    # Its mode is the machine's, in a container as well; what a container lacks altogether is EPERM.
+    if f.is_container and f.dev_fuse != errno.EACCES:
+        return bad("/dev/fuse", "dev-fuse-denied", says, container)
+    fix = "sudo chmod 666 /dev/fuse" + ("   (on the host, before the container starts)" * f.is_container)
     return bad("/dev/fuse", "dev-fuse-denied", says, fix)
 
 
