@@ -273,7 +273,8 @@ def _secret_files(state: Path, secret_key_file: str | None) -> list[Path]:
     found = [where.config_file, where.official / "credentials.toml", where.official / "config.toml"]
     found += [p for p in (dotenv, Path(secret_key_file) if secret_key_file else None) if p is not None]
     kept = [p for p in found if _attempt(lambda p=p: _holds_secret(p, secret_key_file), False)]  # type: ignore[misc]
-    return kept + sorted((state / "logins").glob("*.json"))
+    none: list[Path] = []
+    return kept + _attempt(lambda: sorted((state / "logins").glob("*.json")), none)
 
 
 def _holds_secret(path: Path, secret_key_file: str | None) -> bool:
