@@ -14,8 +14,8 @@ from vfsmount.errors import ConfigError
 def unusable(state_dir: Path, error: OSError) -> ConfigError:
     """What to say of a state directory in which nothing can be read or made."""
     return ConfigError(
-        f"the state directory {state_dir} cannot be used: {error.strerror}. It has to be yours, also where it "
-        "is a volume; --state-dir or XDG_STATE_HOME name another"
+        f"the state directory {state_dir} cannot be used: {error.strerror}. It has to be yours, "
+        "also where it is a volume; --state-dir or XDG_STATE_HOME name another"
     )
 
 
