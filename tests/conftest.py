@@ -15,6 +15,8 @@ from tests.support.live import why_no_live
 
 # Set by .ci/run where there is a /dev/fuse: a skipped mount test is then a failure.
 REQUIRE_FUSE = "VFSMOUNT_REQUIRE_FUSE"
+# Set there where that is root: so is one that becomes an ordinary user, or runs a container.
+REQUIRE_UNPRIVILEGED = "VFSMOUNT_REQUIRE_UNPRIVILEGED"
 
 
 # A busy machine is slow in whatever it does; that says nothing of what is tested.
@@ -73,7 +75,9 @@ def pytest_runtest_makereport(
 
 def needs_more_than_a_mount(item: pytest.Item) -> bool:
     """Whether something else may have been missing: the real server, time, or other users to be."""
-    return any(item.get_closest_marker(name) for name in ("live", "slow", "long", "unprivileged", "xfail"))
+    names = ["live", "xfail", *(name for name in ("slow", "long") if not item.config.getoption(f"--{name}"))]
+    names += [] if os.environ.get(REQUIRE_UNPRIVILEGED) == "1" else ["unprivileged"]
+    return any(item.get_closest_marker(name) for name in names)
 
 
 def why_no_fuse() -> str:

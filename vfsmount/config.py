@@ -70,7 +70,7 @@ def load_settings(
     """
     where = where or Places.of_this_user()
     settings = build(find(flags, environ, where), where.state_dir)
-    if settings.cookie_file and not settings.cookie_file.exists():
+    if settings.cookie_file and not os.path.exists(settings.cookie_file):
         raise AuthFailed(f"nobody is logged in at {settings.endpoints[0]}: run `vfsmount login` first")
     return settings
 

@@ -249,7 +249,7 @@ def dotenv_layer(directory: Path | None, warnings: list[str]) -> tuple[Path | No
     One that belongs to another user is left alone: above /tmp or a shared tree it could send our
     requests and files to a server of their choice.
     """
-    path = next((p for d in ancestry(directory) if (p := d / ".env").is_file()), None)
+    path = next((p for d in ancestry(directory) if os.path.isfile(p := d / ".env")), None)
     if path is None:
         return None, {}
     if path.stat().st_uid not in (0, os.geteuid()):
@@ -297,13 +297,15 @@ def as_text(raw: object) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The document at `path`, empty where there is no such file.
+    """The document at `path`, empty where there is no such file, or the directory is closed to us.
+
+    The latter as git has it: HOME may still be another user's (setpriv, a container's user).
 
     Raises:
         ConfigError: it is there and unreadable or no TOML. The message has the parser's position
             but not the line, which may hold a secret.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return {}
     try:
         return tomllib.loads(read_text(path, "settings"))

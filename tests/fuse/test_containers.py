@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -84,6 +85,28 @@ def test_what_is_missing_is_named(
         assert container.wait() == 5
     (line,) = container.said
     assert line.startswith("vfsmount: ") and says in line
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause", "fix"),
+    [
+        ({"devices": []}, "no-dev-fuse", "--device /dev/fuse"),
+        ({"capabilities": USUAL}, "no-sys-admin", "--cap-add SYS_ADMIN"),
+        ({"capabilities": USUAL, "uid": NOBODY}, "no-sys-admin", "--cap-add SYS_ADMIN"),
+        ({"no_new_privileges": True, "uid": NOBODY}, "no-new-privileges", "without --security-opt"),
+        ({}, "", ""),
+        ({"uid": NOBODY}, "", ""),
+    ],
+)
+def test_doctor_inside_names_the_missing_flag(
+    machine: Machine, env: dict[str, str], fields: dict[str, object], cause: str, fix: str
+) -> None:
+    words = vfsmount("doctor", "--json", *QUIET[:2])
+    with machine.container(Container(words, env=env, **fields)) as container:  # type: ignore[arg-type]
+        assert container.wait() == (1 if cause else 0)
+    found = [v for v in json.loads("\n".join(container.said))["checks"] if v["level"] == "bad"]
+    assert [v["cause"] for v in found] == ([cause] if cause else [])
+    assert all(fix in v["fix"] for v in found)
 
 
 def test_root_of_a_user_namespace(machine: Machine, env: dict[str, str], disk: Path) -> None:

@@ -268,6 +268,43 @@ def test_daemons_that_die_at_once_are_given_up(server: Embedded, tmp_path: Path)
         assert os.listdir(again.path) == ["data"]
 
 
+def test_where_nobody_can_take_over_callers_get_an_error_in_time(server: Embedded, tmp_path: Path) -> None:
+    settings = tmp_path / "config" / "vfsmount" / "config.toml"
+    settings.parent.mkdir(parents=True)
+
+    def points_to(endpoint: str) -> None:
+        """Whoever begins from now on finds that server, and does not go on with the mount of another."""
+        told = {**server.env("owner"), "BACKEND_ENDPOINT": endpoint}
+        names = ("endpoint", "access_key", "secret_key")
+        lines = [f'{name} = "{told[f"BACKEND_{name.upper()}"]}"' for name in names]
+        settings.write_text("\n".join(["[profiles.lab]", *lines, ""]))
+        settings.chmod(0o600)
+
+    points_to(server.url)
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "VFSMOUNT_PROFILE": "lab"}
+    mounted = Mounted(tmp_path, env, "--deadline", "4", holder=True)
+    mounted.start()
+    both = eventually(lambda: found if len(found := daemons(mounted)) == 2 else None)
+    holder, serving = mounted.holder, mounted.pid
+    waiting = os.open(mounted.path / "data", os.O_RDONLY)
+    points_to("http://127.0.0.1:1")
+    (standby,) = both - {serving}
+    os.kill(standby, signal.SIGKILL)
+    eventually(lambda: "no daemon can take over" in mounted.log.read_text())
+    os.kill(serving, signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(OSError):
+        os.listdir(waiting)
+    assert time.monotonic() - began < DEADLINE_S
+    os.close(waiting)
+    eventually(lambda: not runs(holder))
+    assert "nobody could take over within 4 s" in mounted.log.read_text()
+    assert not mounted.path.is_mount()
+    points_to(server.url)
+    with mounted:
+        assert os.listdir(mounted.path) == ["data"]
+
+
 def test_older_kernel_has_the_mount_made_again(server: Embedded, tmp_path: Path) -> None:
     disk = server.folder_dir(server.client("owner").ok("GET", "/folders")[0]["id"].replace("-", ""))
     (disk / "below").mkdir()

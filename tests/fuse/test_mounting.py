@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.embedded import Embedded, eventually
 from tests.support.mounting import VFSMOUNT, Mounted, clean_environment, run, vfsmount
+from tests.support.ordinary import ordinary_user, their_python
 from tests.support.workers import stacks_of
 
 
@@ -459,6 +460,28 @@ def test_background_mount_leaves_its_warnings_in_a_log(
     assert "WARNING" in log
     assert env["BACKEND_SECRET_KEY"] not in log
     assert (state / "vfsmount.log").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else, who is not let in")
+@pytest.mark.parametrize(
+    ("words", "status"), [(["MNT", "-f"], 2), (["status"], 2), (["health"], 1), (["umount", "MNT"], 5)]
+)
+def test_state_of_somebody_else_is_one_sentence(
+    env: dict[str, str], home: Path, words: list[str], status: int
+) -> None:
+    """As of a volume of the wrong owner in a container."""
+    (home / "closed").mkdir(mode=0o700)
+    python, paths = their_python(home)
+    command = [*ordinary_user(home), python, "-m", "vfsmount"]
+    command += [str(home / "mnt") if word == "MNT" else word for word in words]
+    places = {"HOME": "/root", "XDG_RUNTIME_DIR": str(home / "run"), "XDG_STATE_HOME": str(home / "closed")}
+    places["XDG_CACHE_HOME"] = str(home / "closed")
+    done = subprocess.run(
+        command, env=clean_environment({**env, **places, **paths}),
+        cwd=home, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.startswith("vfsmount: ")
 
 
 GRACE_S = 10.0

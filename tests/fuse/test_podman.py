@@ -89,13 +89,15 @@ class Podman:
         if tried.returncode:
             pytest.skip(f"podman cannot run a container here: {tried.stderr.strip()[-300:]}")
 
-    def __call__(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *words: str | Path, check: bool = True, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self._machine.words(*words),
             env=self._env,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout,
             check=False,
         )
         assert not check or done.returncode == 0, f"{words}: {done.returncode} {done.stdout} {done.stderr}"

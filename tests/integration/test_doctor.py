@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -23,6 +24,8 @@ from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from vfsmount.api import probe
 from vfsmount.cli import main
+from vfsmount.cli.doctor import machine_checks
+from vfsmount.cli.doctor.machine import MachineFacts
 
 Causes = dict[str, str]
 Diagnose = Callable[..., Causes]
@@ -471,13 +474,28 @@ def test_allow_other_that_is_not_permitted(there: Embedded, home: Path) -> None:
     conf.write_text("# user_allow_other\n")
     script = f"mount --bind {shlex.quote(str(conf))} /etc/fuse.conf"
     prefix = elsewhere(script, "-sys_admin")
-    assert in_a_process(prefix, "--allow-other") == {"no-allow-other": "bad"}
-    assert in_a_process(prefix) == {}
+    less = {"no-sys-admin": "bad"}  # as in a container; users have it within reach
+    assert in_a_process(prefix, "--allow-other") == {"no-allow-other": "bad", **less}
+    assert in_a_process(prefix) == less
     conf.write_text("user_allow_other\n")
-    assert in_a_process(prefix, "--allow-other") == {}
+    assert in_a_process(prefix, "--allow-other") == less
     # Root needs no permission.
     conf.write_text("")
     assert in_a_process(elsewhere(script), "--allow-other") == {}
+
+
+@pytest.mark.parametrize(("code", "fix"), [(errno.EACCES, "chmod 666"), (errno.EPERM, "--device /dev/fuse")])
+def test_device_that_a_container_may_not_open(code: int, fix: str) -> None:
+    verdict = machine_checks.dev_fuse(MachineFacts(is_container=True, dev_fuse=code))
+    assert verdict.cause == "dev-fuse-denied" and fix in verdict.fix
+
+
+@pytest.mark.parametrize(
+    ("profile", "cause"), [("docker-default", "apparmor"), ("unconfined", ""), ("", ""), ("snap.code", "")]
+)
+def test_profile_that_refuses_mounts(profile: str, cause: str) -> None:
+    verdict = machine_checks.privilege(MachineFacts(may_mount=True, is_container=True, apparmor=profile))
+    assert verdict.cause == cause and ("apparmor=unconfined" in verdict.fix) == bool(cause)
 
 
 @needs_root

@@ -428,6 +428,76 @@ def test_pandas_reads_and_writes(url: str) -> None:
     assert pandas.read_csv(f"{url}/new/frame.csv").equals(frame)
 
 
+def test_pyarrow_reads_and_writes(url: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import dataset, parquet
+
+    fs, path = fsspec.url_to_fs(url)
+    table = pyarrow.table({"x": list(range(1000)), "part": [n % 3 for n in range(1000)]})
+    for _ in range(2):  # the second one removes what the first has written
+        dataset.write_dataset(
+            table.slice(10),
+            f"{path}/parts",
+            filesystem=fs,
+            format="parquet",
+            partitioning=["part"],
+            partitioning_flavor="hive",
+            existing_data_behavior="delete_matching",
+        )
+    found = dataset.dataset(f"{path}/parts", filesystem=fs, partitioning="hive").to_table()
+    assert sorted(found["x"].to_pylist()) == list(range(10, 1000))
+    parquet.write_table(table, f"{path}/one.parquet", filesystem=fs)
+    last = parquet.read_table(f"{path}/one.parquet", filesystem=fs, filters=[("x", ">", 997)])
+    assert last["x"].to_pylist() == [998, 999]
+    assert parquet.read_table(f"fsspec+{url}/one.parquet").equals(table)
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
+def test_dask_reads_and_writes(url: str) -> None:
+    pytest.importorskip("dask", reason="dask is not installed")
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import dask
+    import dask.dataframe
+
+    frame = pandas.DataFrame({"x": range(100), "y": [str(n) for n in range(100)]})
+    parts = dask.dataframe.from_pandas(frame, npartitions=4)
+    with dask.config.set(scheduler="processes", num_workers=2):
+        parts.to_csv(f"{url}/csv/part-*.csv", index=False)
+        assert len(dask.dataframe.read_csv(f"{url}/csv/part-*.csv").compute()) == 100
+        parts.to_parquet(f"{url}/parquet")
+        parts.to_parquet(f"{url}/parquet", overwrite=True)
+        assert list(dask.dataframe.read_parquet(f"{url}/parquet").compute()["x"]) == list(range(100))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_reads_and_writes(url: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    fs, path = fsspec.url_to_fs(url)
+    weights = {"w": torch.arange(100_000)}
+    with fs.open(f"{path}/weights.pt", "wb") as file:
+        torch.save(weights, file)
+    with fs.open(f"{path}/weights.pt", "rb") as file:
+        assert torch.equal(torch.load(file)["w"], weights["w"])
+    for n in range(8):
+        fs.pipe_file(f"{path}/items/{n}", b"%d" % n)
+    loader = torch.utils.data.DataLoader(Items(fs, path), batch_size=2, num_workers=2)
+    assert torch.cat(list(loader)).tolist() == list(range(8))
+
+
+class Items:
+    """A torch dataset: a file for each item, read in workers."""
+
+    def __init__(self, fs: VfolderFileSystem, path: str) -> None:
+        self.fs, self.path = fs, path
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, n: int) -> int:
+        return int(self.fs.cat_file(f"{self.path}/items/{n}"))
+
+
 def test_secrets_are_neither_taken_nor_shown(fs: VfolderFileSystem, both: Embedded, tmp_path: Path) -> None:
     secret = both.env("owner")["BACKEND_SECRET_KEY"]
     (tmp_path / "key").write_text(secret)

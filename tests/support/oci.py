@@ -28,9 +28,12 @@ FUSE = {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode":
 
 # Python and what it needs where everybody may read it; a /dev/fuse for everybody; no second cgroup
 # hierarchy, which crun refuses; and a directory whose mounts others see, as on a machine with systemd.
+# No copies of other tests' mounts: whoever unmounts one lazily waits until the last copy is gone.
 _MACHINE = """
 set -e
 mount --make-rprivate /
+grep " - fuse.vfsmount " /proc/self/mountinfo | cut -d " " -f 5 |
+  while read -r at; do umount -l "$at" || true; done
 umount /sys/fs/cgroup/unified 2>/dev/null || true
 mount -t tmpfs -o mode=755 none "$1"
 mkdir "$1/base" "$1/checkout" "$1/packages" "$1/shared"
@@ -67,6 +70,7 @@ class Container:
     Attributes:
         mounts: (source, target, options) of bind mounts.
         user_namespace: root there is another user here.
+        no_new_privileges: setuid programs give no rights.
     """
 
     command: Sequence[str]
@@ -76,6 +80,7 @@ class Container:
     mounts: Sequence[tuple[str, str, Sequence[str]]] = ()
     uid: int = 0
     user_namespace: bool = False
+    no_new_privileges: bool = False
 
     def config(self, top: Path) -> dict[str, Any]:
         """config.json. Source: OCI runtime specification 1.0."""
@@ -111,7 +116,7 @@ class Container:
                 "cwd": "/tmp",
                 "user": {"uid": self.uid, "gid": self.uid},
                 "capabilities": dict.fromkeys(kinds, caps),
-                "noNewPrivileges": False,
+                "noNewPrivileges": self.no_new_privileges,
             },
             "root": {"path": "rootfs"},
             "hostname": "container",

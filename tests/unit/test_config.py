@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -337,6 +338,38 @@ def test_misspelt_key_in_a_profile_is_refused(where: Places) -> None:
 def test_broken_toml_is_refused_without_quoting_it(where: Places) -> None:
     write(where.config_file, "[profiles.lab]\nsecret_key = profile-secret-0123456789\n")
     assert "not valid TOML" in refusal(where, COMPLETE)
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """This process, who cannot go where it is not let in."""
+    before = os.geteuid()
+    try:
+        if before == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("environ", [COMPLETE, SESSION])
+def test_home_of_somebody_else_is_passed_by(tmp_path: Path, environ: Mapping[str, str]) -> None:
+    closed = tmp_path / "closed"
+    write(closed / "config.toml", f'endpoint = "{ENDPOINT}"\n')
+    write(closed / ".env", f"BACKEND_ENDPOINT={ENDPOINT}\n")
+    closed.chmod(0)
+    try:
+        with ordinary_user():
+            where = Places(closed / "config.toml", closed / "state", closed / "official", closed)
+            if environ is COMPLETE:
+                assert load(where, environ).endpoints == (ENDPOINT,)
+                with pytest.raises(ConfigError):
+                    load(where, KEYS)
+            else:
+                with pytest.raises(AuthFailed, match="nobody is logged in"):
+                    load(where, environ)
+    finally:
+        closed.chmod(0o700)
 
 
 def test_unreadable_secret_key_file_is_refused(where: Places, tmp_path: Path) -> None:

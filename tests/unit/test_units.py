@@ -54,6 +54,11 @@ def test_mount_of_a_service_is_seen_by_others(unit: Path) -> None:
     assert "Type=notify" in settings and any(line.startswith("WatchdogSec=") for line in settings)
 
 
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_daemon_that_is_out_of_memory_does_not_take_its_holder_along(unit: Path) -> None:
+    assert {"OOMPolicy=continue", "LimitCORE=0"} <= set(unit.read_text().splitlines())
+
+
 def test_automount_and_mount_are_of_one_directory() -> None:
     found = {
         line

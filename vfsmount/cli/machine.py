@@ -26,7 +26,7 @@ def memory_limit() -> int | None:
 def cache_sizes(directory: Path) -> tuple[int, int]:
     """``--cache-size`` and ``--cache-free`` for a cache directory, which need not exist."""
     there = directory
-    while not there.exists() and there != there.parent:
+    while not os.path.exists(there) and there != there.parent:  # nor does one that is closed to us
         there = there.parent
     try:
         volume = os.statvfs(there)

@@ -8,6 +8,16 @@ from pathlib import Path
 
 import msgspec
 
+from vfsmount.errors import ConfigError
+
+
+def unusable(state_dir: Path, error: OSError) -> ConfigError:
+    """What to say of a state directory in which nothing can be read or made."""
+    return ConfigError(
+        f"the state directory {state_dir} cannot be used: {error.strerror}. It has to be yours, "
+        "also where it is a volume; --state-dir or XDG_STATE_HOME name another"
+    )
+
 
 class MountRecord(msgspec.Struct, frozen=True):
     """One mount of this user on this machine.
@@ -75,8 +85,16 @@ class MountRecords:
         return _read(self._file(mountpoint))
 
     def read_all(self) -> list[MountRecord]:
-        """All records, by mountpoint; their mountpoints are spelt out for a human."""
-        found = [record for file in self._dir.glob("*.json") if (record := _read(file)) is not None]
+        """All records, by mountpoint; their mountpoints are spelt out for a human.
+
+        Raises:
+            ConfigError: the state directory is closed to us.
+        """
+        try:
+            files = list(self._dir.glob("*.json"))
+        except OSError as e:
+            raise unusable(self._dir.parent, e) from e
+        found = [record for file in files if (record := _read(file)) is not None]
         return sorted(found, key=lambda record: record.mountpoint)
 
     def is_of(self, mountpoint: str, pid: int) -> bool:

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from vfsmount.core.extents import Extents
 from vfsmount.store import syscalls
-from vfsmount.store.mounts import start_time
+from vfsmount.store.mounts import start_time, unusable
 from vfsmount.store.syscalls import in_thread, local_error
 
 T = TypeVar("T")
@@ -240,6 +240,9 @@ class Content:
 class StagingArea:
     """The staging files of one mount.
 
+    Raises:
+        ConfigError: the state directory cannot be used.
+
     Attributes:
         base: where all mounts of this user have their directories.
         own: name of this mount's directory in it, 0700.
@@ -250,12 +253,15 @@ class StagingArea:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.base = state_dir / "staging"
         self.unsent = state_dir / "unsent"
-        for path in (self.base, self.unsent):
-            path.mkdir(exist_ok=True, mode=0o700)
-            path.chmod(0o700)
+        try:
+            state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path in (self.base, self.unsent):
+                path.mkdir(exist_ok=True, mode=0o700)
+                path.chmod(0o700)
+        except OSError as e:
+            raise unusable(state_dir, e) from e
         self.own = f"{os.getpid()}-{time.time_ns():x}"
         self.directory = self.base / self.own
         with self._turn():  # whoever has it sees no directory of a living mount that is not locked

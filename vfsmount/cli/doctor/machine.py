@@ -16,6 +16,7 @@ from vfsmount import health, places
 from vfsmount.errors import ConfigError
 
 CAP_SYS_ADMIN = 21
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC  # <linux/proc_ns.h>, PROC_PID_INIT_INO: that of the machine itself
 FUSE_CONF = Path("/etc/fuse.conf")
 _ANSWER_S = 3.0
 
@@ -73,6 +74,10 @@ class MachineFacts:
 
     Attributes:
         may_mount: without help: CAP_SYS_ADMIN.
+        is_root: of this machine, container or user namespace.
+        within_reach: a setuid helper would have CAP_SYS_ADMIN; False where the bounding set has it not.
+        no_new_privileges: setuid programs give no rights.
+        apparmor: the profile we are confined by; "" where there is none.
         dev_fuse: errno of opening /dev/fuse; 0: it opens.
         fusermount3: its path; None: not on PATH. `fusermount3_setuid`: it is root's, or has its rights.
         wants_allow_other, user_allow_other: --allow-other is to be used; /etc/fuse.conf permits it.
@@ -85,6 +90,10 @@ class MachineFacts:
     """
 
     may_mount: bool = False
+    is_root: bool = False
+    within_reach: bool = True
+    no_new_privileges: bool = False
+    apparmor: str = ""
     dev_fuse: int = 0
     fusermount3: str | None = None
     fusermount3_setuid: bool = True
@@ -115,7 +124,13 @@ def gather(
 ) -> MachineFacts:
     """Look around. What cannot be found out is left as it is by default."""
     f = MachineFacts(memory_wanted=memory, cache_floor=cache_floor, wants_allow_other=allow_other)
-    f.may_mount = bool(_effective_capabilities() >> CAP_SYS_ADMIN & 1)
+    nothing: dict[str, str] = {}
+    status = _attempt(_own_status, nothing)
+    f.may_mount = bool(int(status.get("CapEff", "0"), 16) >> CAP_SYS_ADMIN & 1)
+    f.within_reach = "CapBnd" not in status or bool(int(status["CapBnd"], 16) >> CAP_SYS_ADMIN & 1)
+    f.no_new_privileges = status.get("NoNewPrivs") == "1"
+    f.is_root = os.geteuid() == 0
+    f.apparmor = _attempt(_apparmor_profile, "")
     f.dev_fuse = _opens("/dev/fuse")
     f.fusermount3 = shutil.which("fusermount3")
     if f.fusermount3 is not None:
@@ -146,11 +161,17 @@ def _attempt(look: Callable[[], T], otherwise: T) -> T:
 # --- what mounting needs -------------------------------------------------------------------------
 
 
-def _effective_capabilities() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0
+def _own_status() -> dict[str, str]:
+    """The fields of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _apparmor_profile() -> str:
+    """Its name, without the mode in brackets. Source: apparmor(7), aa_getcon(2)."""
+    place = Path("/proc/self/attr/apparmor/current")  # /proc/self/attr/current may be another module's
+    name = place.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    return name.removesuffix(" (enforce)") if name.endswith(" (enforce)") else ""
 
 
 def _opens(path: str) -> int:
@@ -176,9 +197,12 @@ def _has_line(path: Path, wanted: str) -> bool:
 
 
 def _is_container() -> bool:
+    # The files are docker's and podman's; containerd, as in most clusters, leaves none.
     if any(os.path.exists(p) for p in ("/.dockerenv", "/run/.containerenv")):
         return True
     try:
+        if os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
+            return True
         return os.readlink("/proc/1/ns/mnt") != os.readlink("/proc/self/ns/mnt")
     except OSError:  # init is not ours to look at: as on any machine
         return "container" in os.environ  # as systemd-nspawn and podman set it
@@ -245,11 +269,12 @@ def _secret_files(state: Path, secret_key_file: str | None) -> list[Path]:
     from vfsmount.config_sources import Places, ancestry
 
     where = Places.of_this_user()
-    dotenv = next((p for d in ancestry(where.directory) if (p := d / ".env").is_file()), None)
+    dotenv = next((p for d in ancestry(where.directory) if os.path.isfile(p := d / ".env")), None)
     found = [where.config_file, where.official / "credentials.toml", where.official / "config.toml"]
     found += [p for p in (dotenv, Path(secret_key_file) if secret_key_file else None) if p is not None]
     kept = [p for p in found if _attempt(lambda p=p: _holds_secret(p, secret_key_file), False)]  # type: ignore[misc]
-    return kept + sorted((state / "logins").glob("*.json"))
+    none: list[Path] = []
+    return kept + _attempt(lambda: sorted((state / "logins").glob("*.json")), none)
 
 
 def _holds_secret(path: Path, secret_key_file: str | None) -> bool:

@@ -16,6 +16,8 @@ LEAST_FREE = 64 << 20  # for unsent data
 LEAST_FILES = 1000
 READ_AHEAD_KB = 1024  # `fuse.kernelahead.KIB`: the largest piece the kernel asks for at once
 FS_TYPE = "fuse.vfsmount"
+# What engines put containers under (docker, podman, containerd): each refuses mount(2).
+DENYING_PROFILES = ("docker-default", "containers-default", "cri-containerd.apparmor.d")
 
 
 def check_machine(f: MachineFacts) -> list[Verdict]:
@@ -23,6 +25,7 @@ def check_machine(f: MachineFacts) -> list[Verdict]:
     checks = [
         dev_fuse(f),
         fusermount3(f),
+        privilege(f),
         allow_other(f),
         open_files(f),
         memory(f),
@@ -43,7 +46,10 @@ def dev_fuse(f: MachineFacts) -> Verdict:
         says = "missing" if f.dev_fuse == errno.ENOENT else "there, but no driver is behind it"
         return bad("/dev/fuse", "no-dev-fuse", says, container if f.is_container else "sudo modprobe fuse")
     says = f"may not be opened: {os.strerror(f.dev_fuse)}"
-    fix = container if f.is_container else "sudo chmod 666 /dev/fuse"
+    # Its mode is the machine's, in a container as well; what a container lacks altogether is EPERM.
+    if f.is_container and f.dev_fuse != errno.EACCES:
+        return bad("/dev/fuse", "dev-fuse-denied", says, container)
+    fix = "sudo chmod 666 /dev/fuse" + ("   (on the host, before the container starts)" * f.is_container)
     return bad("/dev/fuse", "dev-fuse-denied", says, fix)
 
 
@@ -60,6 +66,32 @@ def fusermount3(f: MachineFacts) -> Verdict:
             "fusermount3", "fusermount3-powerless", says, f"sudo chmod u+s {shlex.quote(f.fusermount3)}"
         )
     return ok("fusermount3", f.fusermount3)
+
+
+def privilege(f: MachineFacts) -> Verdict:
+    """What is kept from us, so that neither mount(2) nor the helper could mount."""
+    own = "unshare -Urm   (a namespace of your own, where that is allowed)"
+    if not f.may_mount and (f.is_root or not f.within_reach):
+        who = "root may not mount here" if f.is_root else "fusermount3 may not mount for you either"
+        added = "start the container with: docker run --device /dev/fuse --cap-add SYS_ADMIN …"
+        return bad(
+            "privilege", "no-sys-admin", f"{who}: CAP_SYS_ADMIN is missing", added if f.is_container else own
+        )
+    if not f.may_mount and f.no_new_privileges:
+        allowed = (
+            "start the container without --security-opt no-new-privileges (Kubernetes: "
+            "allowPrivilegeEscalation: true)"
+        )
+        return bad(
+            "privilege",
+            "no-new-privileges",
+            "fusermount3 cannot become root for you: no-new-privileges is set",
+            allowed if f.is_container else own,
+        )
+    if f.apparmor.startswith(DENYING_PROFILES):
+        fix = "start the container with: docker run --security-opt apparmor=unconfined …"
+        return bad("privilege", "apparmor", f"AppArmor's profile {f.apparmor} refuses mounts", fix)
+    return ok("privilege", "enough to mount")
 
 
 def allow_other(f: MachineFacts) -> Verdict | None:
