@@ -148,7 +148,9 @@ class Governor:
 
     def _is_spare(self) -> bool:
         limit = self.concurrency.limit
-        idle = not self._queue and self._in_flight < limit - 1 and self._speculating < max(limit // 2, limit - 6)
+        idle = (
+            not self._queue and self._in_flight < limit - 1 and self._speculating < max(limit // 2, limit - 6)
+        )
         return idle and not self.budget.wait_s(Class.SPECULATION, trio.current_time())
 
     def look_again(self) -> None:
