@@ -86,7 +86,7 @@ class Hosts:
 
 
 def listing(reply: object) -> Listing:
-    """One directory, in order of names but for very large ones; `cut` where entries had to be left out, else not judged.
+    """One directory, in order of names unless it is very large; `cut` where entries had to be left out.
 
     Raises:
         ProtocolError: the reply has no list of items.
