@@ -30,8 +30,19 @@ def test_mistyped_command_is_named(word: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["work", "backend", "xyzzy", "données", "a"])
-def test_word_like_no_command_may_be_a_directory(word: str) -> None:
+def test_nothing_is_meant_by_a_word_like_no_command(word: str) -> None:
     assert alike(word, COMMANDS) == []
+
+
+@pytest.mark.parametrize("words", [["ps"], ["work"], ["admin", "session", "list"], ["cp", "a", "b"]])
+def test_command_that_we_do_not_have_makes_no_directory(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"no command {words[0]!r}" in said and f"./{words[0]}" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("words", [["lst"], ["lst", "mydata1", "."], ["lst", "--json"]])
@@ -45,7 +56,7 @@ def test_mistyped_command_makes_no_directory(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("word", ["lst", "./lst", "new/lst", "work"])
+@pytest.mark.parametrize("word", ["lst", "./lst", "new/lst", "./work"])
 def test_directory_is_mounted_on(word: str, tmp_path: Path) -> None:
     if word == "lst":
         (tmp_path / "lst").mkdir()

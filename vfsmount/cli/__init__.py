@@ -80,8 +80,8 @@ def app() -> None:
 def refuse_mistyped(word: str, ctx: click.Context) -> None:
     """Let a first word pass that may be meant as a mountpoint.
 
-    A new directory is made to mount on, so a mistyped command would become one. What has a slash, is
-    there already or looks like no command is taken as it is.
+    A new directory is made to mount on, so a command that we do not have would become one. What has a
+    slash or is there already is taken as it is.
 
     Raises:
         UsageError: names what may be meant.
@@ -90,12 +90,13 @@ def refuse_mistyped(word: str, ctx: click.Context) -> None:
 
     if word.startswith("-") or "/" in word or os.path.lexists(word):
         return
-    if names := alike(word, [*COMMANDS, "vfolder"]):
-        raise click.UsageError(
-            f"there is no command {word!r}, and no directory. Did you mean {' or '.join(names)}? "
-            f"To mount on a new directory of that name: vfsmount ./{word}",
-            ctx,
-        )
+    names = alike(word, [*COMMANDS, "vfolder"])
+    meant = f" Did you mean {' or '.join(names)}?" if names else ""
+    raise click.UsageError(
+        f"there is no command {word!r}, and no directory.{meant} "
+        f"To mount on a new directory of that name: vfsmount ./{word}",
+        ctx,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
