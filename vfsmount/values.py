@@ -158,7 +158,7 @@ class Listing:
     """One directory as the server listed it.
 
     Attributes:
-        entries: in the server's order, ``.upload`` included.
+        entries: in order of names unless there are very many, ``.upload`` included.
         count: entries as the server sent them; those that could not be shown are left out.
         cut: entries may be missing, so a name that is not here is unknown.
         special: there are FIFOs, sockets or devices among them, which look like files (26.x tells).

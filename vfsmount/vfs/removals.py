@@ -3,12 +3,19 @@
 `rm -r` of a thousand files would cost a thousand manager calls; the server takes a list. Until it has
 answered, a removed name is hidden, whatever a listing says, and nothing else takes its place: who
 wants the name waits for the removal.
+
+A directory was seen to be empty when it was removed, but for names that are on their way out themselves.
+They go with it: the server removes a directory with all that is in it, in one call for a whole tree. Where
+that call comes late it is seen again first, because others may have put something there.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -19,12 +26,22 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.governor import Class
 from vfsmount.core.inodes import InodeTable, Node
+from vfsmount.core.listinglimit import ListingLimit
 from vfsmount.core.writeback import Schedule
-from vfsmount.errors import IsADirectory, LocalIOError, NotFound, RemoteError, Stale, VfsError
+from vfsmount.errors import (
+    IsADirectory,
+    LocalIOError,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    RemoteError,
+    Stale,
+    VfsError,
+)
 from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staged import Removal
-from vfsmount.values import Folder, Validator
+from vfsmount.values import Folder, Kind, Validator
 from vfsmount.vfs.deadline import Pulse, wait_behind
 from vfsmount.vfs.paths import PathGate, child_path, folder_of
 from vfsmount.vfs.recent import Recent
@@ -33,6 +50,7 @@ from vfsmount.vfs.recorder import Recorder
 _log = logging.getLogger("vfsmount.vfs.removals")
 
 BATCH = 250  # names in a call: far below what a request may hold, enough to make calls rare
+LATE_S = 2.0  # after a directory was seen to be empty; LONGEST_S is well within
 IDLE_S = 0.1  # no more came for this long: whoever removes is done, or slow
 LONGEST_S = 1.0  # from the first name to the call
 
@@ -42,17 +60,21 @@ class Pending:
     """One name on its way out.
 
     Attributes:
-        directory: path of `parent` when it was recorded.
+        removal: as recorded; its paths are those of then, and stay while it is pending.
         look_first: it was removed by a mount that died; somebody may have made a new one since.
+        seen_at: when a directory was seen to be empty, on trio's clock.
+        is_placeless: its directory was removed by a process that died; `parent` is further up.
+        left_behind: the directory it was to go with stays; its own path is the recorded one.
         failures: how often the server had no answer for it alone.
     """
 
     parent: Node
-    directory: bytes
-    name: bytes
     folder: Folder
-    version: Validator | None
+    removal: Removal
     look_first: bool = False
+    seen_at: float = -math.inf
+    is_placeless: bool = False
+    left_behind: bool = False
     failures: int = 0
     done: trio.Event = field(default_factory=trio.Event)
     error: VfsError | None = None
@@ -60,8 +82,32 @@ class Pending:
     @property
     def shown(self) -> str:
         """For people: folder and path."""
-        path = self.directory + b"/" + self.name if self.directory else self.name
-        return f"{self.folder.name}/{path.decode('utf-8', 'backslashreplace')}"
+        return f"{self.folder.name}/{self.removal.path.decode('utf-8', 'backslashreplace')}"
+
+    @property
+    def key(self) -> tuple[object, bytes]:
+        """What it is known by: directory and name, as it is looked for, while it has a directory."""
+        removal = self.removal
+        return (removal.path, b"") if self.is_placeless else (self.parent, removal.name)
+
+    @property
+    def path(self) -> str:
+        """For the server.
+
+        Raises:
+            Stale: its directory is gone, and it with that.
+        """
+        if self.left_behind:
+            return os.fsdecode(self.removal.path)
+        return child_path(self.parent, self.removal.name)
+
+
+class Verdict(enum.Enum):
+    """What is to be done with a removal when its turn comes."""
+
+    DELETE = enum.auto()
+    DROP = enum.auto()  # nobody wants it any more, or it is refused
+    LATER = enum.auto()
 
 
 class Removals:
@@ -84,7 +130,7 @@ class Removals:
         self._recorder = recorder
         self._recent = recent
         self._retry_first_s = retry_first_s
-        self._pending: dict[tuple[Node, bytes], Pending] = {}
+        self._pending: dict[tuple[object, bytes], Pending] = {}
         self._added_at = self._first_at = 0.0
         self._wanted = 0  # callers who wait
         self._urgent = 0  # those of them that somebody waits for
@@ -102,15 +148,11 @@ class Removals:
     @property
     def names(self) -> list[str]:
         """For people: folder and path of each."""
-        return [p.shown for p in self._pending.values() if not p.parent.unlinked]
+        return [p.shown for p in self._pending.values() if not p.parent.unlinked or p.left_behind]
 
     def hides(self, directory: Node, name: bytes) -> bool:
         """Whether a name that the server may still show is gone."""
         return (directory, name) in self._pending
-
-    def pending_in(self, directory: Node) -> bool:
-        """Whether anything removed from a directory may still be on the server."""
-        return any(parent is directory for parent, _ in self._pending)
 
     async def add(self, parent: Node, node: Node, version: Validator | None, row_ids: Iterable[int]) -> None:
         """Record that a name the server has is gone, and its rows with it.
@@ -121,19 +163,34 @@ class Removals:
         removal = Removal(folder_of(node).id, InodeTable.path(parent), node.name, version)
         await self._rows.removed(self._recorder.mount, removal, row_ids)
         self._recorder.changed()
-        self._put(Pending(parent, removal.parent, node.name, folder_of(node), version))
+        self._put(Pending(parent, folder_of(node), removal))
 
-    def adopt(self, parent: Node, removal: Removal) -> None:
-        """Go on with one of a mount that died."""
-        folder, version = folder_of(parent), removal.version
-        self._put(Pending(parent, removal.parent, removal.name, folder, version, look_first=True))
+    async def add_directory(self, parent: Node, node: Node, seen_at: float) -> None:
+        """Record that a directory is gone in which nothing was but what is removed as well.
+
+        Args:
+            seen_at: when that was asked for, on trio's clock.
+
+        Raises:
+            NoSpace, LocalIOError: it is not removed.
+        """
+        removal = Removal(folder_of(node).id, InodeTable.path(parent), node.name, None, directory=True)
+        await self._rows.removed(self._recorder.mount, removal)
+        self._recorder.changed()
+        self._put(Pending(parent, folder_of(node), removal, seen_at=seen_at))
+
+    def adopt(self, parent: Node, removal: Removal, with_it: Iterable[Removal] = ()) -> None:
+        """Go on with one of a mount that died; `with_it`: those below a directory."""
+        self._put(Pending(parent, folder_of(parent), removal, look_first=True))
+        for below in with_it:
+            self._put(Pending(parent, folder_of(parent), below, look_first=True, is_placeless=True))
 
     def _put(self, pending: Pending) -> None:
         now = trio.current_time()
         if not self._pending:
             self._first_at = now
         self._added_at = now
-        self._pending[pending.parent, pending.name] = pending
+        self._pending[pending.key] = pending
         self._wake.set()
 
     # --- sending -------------------------------------------------------------------------------
@@ -185,16 +242,27 @@ class Removals:
         # Names that failed before come last: others do not wait behind one that always fails.
         pending = sorted(self._pending.values(), key=lambda p: p.failures)
         folder = pending[0].folder
-        batch = [p for p in pending if p.folder.id == folder.id][:BATCH]
+        pending = [p for p in pending if p.folder.id == folder.id]
+        tops = {p.removal.path for p in pending if p.removal.directory}
+        batch = [p for p in pending if _top_of(p, tops) is None][:BATCH]
         self._first_at = trio.current_time()
-        wanted = [p for p in batch if await self._still_wanted(p)]
-        left, error = await self._delete(folder, wanted)
+        verdicts = [(p, await self._verdict(p)) for p in batch]
+        batch = [p for p, verdict in verdicts if verdict is not Verdict.LATER]
+        wanted = [p for p, verdict in verdicts if verdict is Verdict.DELETE]
+        left, error = await self._delete(folder, [p for p in wanted if not p.removal.directory])
+        left_too, error_too = await self._delete(folder, [p for p in wanted if p.removal.directory])
+        left, error = left + left_too, error or error_too
         self._pulse.beat()
         if len(left) < len(batch):
             await self._finish([p for p in batch if p not in left])
         if error is not None:
-            self._left = left
+            self._left = left + self._going_with(left)
             raise error
+
+    def _going_with(self, tops: Iterable[Pending]) -> list[Pending]:
+        """What else is pending below directories."""
+        paths = {p.removal.path for p in tops if p.removal.directory}
+        return [p for p in self._pending.values() if paths and _top_of(p, paths) is not None]
 
     async def _delete(self, folder: Folder, wanted: list[Pending]) -> tuple[list[Pending], VfsError | None]:
         """Take names off the server; those it fails on stay, with its last word. One of them makes a
@@ -216,9 +284,10 @@ class Removals:
     async def _delete_at_once(self, folder: Folder, wanted: list[Pending]) -> None:
         while wanted:
             try:
-                paths = [child_path(p.parent, p.name) for p in wanted]
+                paths = [p.path for p in wanted]
+                recursive = wanted[0].removal.directory  # of all of them, or of none
                 known = not any(dircache.state_of(p.parent).cut for p in wanted)
-                await self._client.delete_files(folder, paths, known=known)
+                await self._client.delete_files(folder, paths, recursive=recursive, known=known)
                 break
             except (NotFound, IsADirectory) as e:
                 # 23.09 stops at the first it does not find; those before it are gone as well.
@@ -232,31 +301,66 @@ class Removals:
                 await self._refused(wanted, e)
                 wanted = []
 
-    async def _still_wanted(self, pending: Pending) -> bool:
+    async def _verdict(self, pending: Pending) -> Verdict:
         try:
-            path = child_path(pending.parent, pending.name)
+            path = pending.path
             self._gate.check_reachable(pending.folder)
+            if pending.removal.directory:
+                return await self._verdict_on_directory(pending, path)
             if not pending.look_first:
-                return True
+                return Verdict.DELETE
             found = await self._transfers.stat(pending.folder, path)
-        except (NotFound, IsADirectory, Stale):
-            return False  # gone with its directory, or replaced by one
-        version = pending.version
-        return version is None or version.matches_listing(found.size, found.mtime_ns)
+        except (NotFound, NotADirectory, IsADirectory, Stale):
+            return Verdict.DROP  # gone with its directory, or replaced by another kind
+        version = pending.removal.version
+        same = version is None or version.matches_listing(found.size, found.mtime_ns)
+        return Verdict.DELETE if same else Verdict.DROP
+
+    async def _verdict_on_directory(self, pending: Pending, path: str) -> Verdict:
+        if trio.current_time() <= pending.seen_at + LATE_S:
+            return Verdict.DELETE
+        below = self._going_with([pending])
+        asked_at = trio.current_time()
+        empty = await self._holds_only(pending.folder, path, {p.removal.path: p.removal for p in below})
+        if empty:
+            pending.seen_at = asked_at
+            return Verdict.DELETE
+        for left in below:  # each by itself; what is there then is somebody else's
+            left.left_behind = left.look_first = True
+        if below and empty is None:
+            return Verdict.LATER
+        await self._refused([pending], NotEmpty("somebody else has put something into the directory"))
+        return Verdict.DROP
+
+    async def _holds_only(self, folder: Folder, path: str, ours: Mapping[bytes, Removal]) -> bool | None:
+        """Whether nothing is in a directory, or below, but these; None: not all of it is shown."""
+        listing = await self._client.list_files(folder, path)
+        if listing.cut or ListingLimit().may_be_cut(listing.count):
+            return None
+        for entry in listing.entries:
+            below = f"{path}/{os.fsdecode(entry.name)}"
+            removal = ours.get(os.fsencode(below))
+            if removal is None or removal.directory != (entry.kind is Kind.DIRECTORY):
+                return False
+            if removal.directory and not (whole := await self._holds_only(folder, below, ours)):
+                return whole
+        return True
 
     async def _is_there(self, pending: Pending) -> bool:
         try:
-            await self._transfers.stat(pending.folder, child_path(pending.parent, pending.name))
-        except (NotFound, IsADirectory, Stale):
+            await self._transfers.stat(pending.folder, pending.path)
+        except IsADirectory:
+            return pending.removal.directory
+        except (NotFound, Stale):
             return False
-        return True
+        return not pending.removal.directory
 
     async def _refused(self, refused: list[Pending], e: VfsError) -> None:
         for pending in refused:
             pending.error = e
             self._recent.note("removal", e, pending.shown)
             dircache.expire(pending.parent)
-            name = pending.name.decode("utf-8", "backslashreplace")
+            name = pending.removal.name.decode("utf-8", "backslashreplace")
             event(
                 _log,
                 logging.WARNING,
@@ -267,11 +371,12 @@ class Removals:
             )
 
     async def _finish(self, batch: list[Pending]) -> None:
-        await self._rows.removals_done(batch[0].folder.id, [(p.directory, p.name) for p in batch])
-        for pending in batch:
-            del self._pending[pending.parent, pending.name]
+        below = self._going_with(p for p in batch if p.error is None)
+        await self._rows.removals_done(p.removal for p in batch)
+        for pending in (*below, *batch):
+            self._pending.pop(pending.key, None)
             # A listing that was asked for before shows them still.
-            dircache.record_change(pending.parent, pending.name)
+            dircache.record_change(pending.parent, pending.removal.name)
             pending.done.set()
 
     # --- waiting -------------------------------------------------------------------------------
@@ -341,11 +446,36 @@ class Removals:
         return not pending.done.is_set() and (self._left is None or pending in self._left)
 
 
+def by_tree(removals: Iterable[Removal]) -> list[tuple[Removal, list[Removal]]]:
+    """Recorded removals that stand for themselves, each with those that go with it."""
+    found: dict[Removal, list[Removal]] = {}
+    tops: dict[tuple[str, bytes], Removal] = {}
+    for removal in sorted(removals, key=lambda r: (r.path.count(b"/"), not r.directory)):
+        at, top = removal.parent, None
+        while at and top is None:
+            top, at = tops.get((removal.folder, at)), at.rpartition(b"/")[0]
+        if top is not None:
+            found[top].append(removal)
+            continue
+        found[removal] = []
+        if removal.directory:
+            tops[removal.folder, removal.path] = removal
+    return list(found.items())
+
+
+def _top_of(pending: Pending, directories: Container[bytes]) -> bytes | None:
+    """The one of these removed directories that it goes with."""
+    above = b"" if pending.left_behind else pending.removal.parent
+    while above and above not in directories:
+        above = above.rpartition(b"/")[0]
+    return above or None
+
+
 def _concerns(pending: Pending, directories: tuple[Node, ...], name: bytes | None) -> bool:
     if not directories:
         return True
     if name is not None:
-        return pending.parent is directories[0] and pending.name == name
+        return pending.parent is directories[0] and pending.removal.name == name
     return any(pending.parent is d or InodeTable.is_below(pending.parent, d) for d in directories)
 
 
