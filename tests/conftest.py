@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from tests.support.live import why_no_live
+from tests.support.skips import NotMeant
 
 # Set by .ci/run where there is a /dev/fuse: a skipped mount test is then a failure.
 REQUIRE_FUSE = "VFSMOUNT_REQUIRE_FUSE"
@@ -67,7 +68,8 @@ def pytest_runtest_makereport(
     """Where mounting is required, make a failure of a mount test that skips itself while running."""
     report = yield
     required = os.environ.get(REQUIRE_FUSE) == "1" and item.get_closest_marker("fuse")
-    if required and report.skipped and call.excinfo and not needs_more_than_a_mount(item):
+    skipped = report.skipped and call.excinfo is not None and not isinstance(call.excinfo.value, NotMeant)
+    if required and skipped and not needs_more_than_a_mount(item):
         report.outcome = "failed"
         report.longrepr = f"{REQUIRE_FUSE} is set, and this was skipped: {call.excinfo.value}"
     return report
