@@ -117,13 +117,7 @@ CASES = {
         {}, lambda m, top: ("mknod", *at(m, f"{top}/f"), stat.S_IFREG | 0o600), made_empty, {"f": b""}
     ),
     "unlink": Case({"f": b"old"}, lambda m, top: ("unlink", *at(m, f"{top}/f")), no_longer("f"), {}),
-    "rmdir": Case(
-        {"d": None},
-        lambda m, top: ("rmdir", *at(m, f"{top}/d")),
-        no_longer("d"),
-        {},
-        ("*", "/folders/*/delete-files"),
-    ),
+    "rmdir": Case({"d": None}, lambda m, top: ("rmdir", *at(m, f"{top}/d")), no_longer("d"), {}),
     "rename": Case(
         {"a": b"moved", "d": None},
         lambda m, top: ("rename", *at(m, f"{top}/a"), *at(m, f"{top}/d/b")),

@@ -312,10 +312,13 @@ class Namespace:
 
     async def _require_empty_but_for_removals(self, directory: Node) -> float:
         """When it was asked whether anything is in a directory that is not on its way out."""
+        going = self._removals.count_in(directory)
+        if self._client.listing_limit(folder_of(directory)).may_be_cut(going):
+            await self._removals.flush(directory)  # a listing that shows nothing else may hide more
         asked_at = trio.current_time()
         await self._metadata.refresh(directory, max_age_s=0.0)
-        if dircache.state_of(directory).cut and not directory.entries:
-            asked_at = trio.current_time()  # there may be more than what is on its way out
+        if dircache.state_of(directory).cut and not directory.entries and going:
+            asked_at = trio.current_time()  # as above; others have removed some of them
             await self._require_empty(directory)
         self._check_empty(directory)
         return asked_at

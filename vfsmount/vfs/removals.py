@@ -26,7 +26,6 @@ from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.governor import Class
 from vfsmount.core.inodes import InodeTable, Node
-from vfsmount.core.listinglimit import ListingLimit
 from vfsmount.core.writeback import Schedule
 from vfsmount.errors import (
     IsADirectory,
@@ -154,6 +153,10 @@ class Removals:
         """Whether a name that the server may still show is gone."""
         return (directory, name) in self._pending
 
+    def count_in(self, directory: Node) -> int:
+        """Names removed from a directory that may still be on the server."""
+        return sum(p.parent is directory for p in self._pending.values())
+
     async def add(self, parent: Node, node: Node, version: Validator | None, row_ids: Iterable[int]) -> None:
         """Record that a name the server has is gone, and its rows with it.
 
@@ -229,7 +232,9 @@ class Removals:
         while True:
             now = trio.current_time()
             if self._pending:
-                due = min(self._added_at + IDLE_S, self._first_at + LONGEST_S)
+                due = self._first_at + LONGEST_S
+                if not any(p.removal.directory for p in self._pending.values()):
+                    due = min(due, self._added_at + IDLE_S)  # after one there comes what it lies in
                 if self._wanted or len(self._pending) >= BATCH or now >= due:
                     return
             else:
@@ -335,7 +340,7 @@ class Removals:
     async def _holds_only(self, folder: Folder, path: str, ours: Mapping[bytes, Removal]) -> bool | None:
         """Whether nothing is in a directory, or below, but these; None: not all of it is shown."""
         listing = await self._client.list_files(folder, path)
-        if listing.cut or ListingLimit().may_be_cut(listing.count):
+        if listing.cut:
             return None
         for entry in listing.entries:
             below = f"{path}/{os.fsdecode(entry.name)}"
