@@ -13,7 +13,7 @@ import trio
 from tests.support.disks import contents, tree_on_disk
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
-from tests.support.sending import DELETE, all_sent, background, deletions
+from tests.support.sending import DELETE, all_sent, background, deletions, replace
 from tests.support.vfs import Driver, release, stall, until
 from vfsmount.errors import NotFound
 from vfsmount.vfs import removals
@@ -165,3 +165,37 @@ async def test_directory_that_may_hold_more_than_is_shown_is_looked_at_when_its_
         assert not list((disk / "d").iterdir()), "the names went before the directory was taken for empty"
         await all_sent(d)
         assert tree_on_disk(disk) == {}
+
+
+async def test_tree_of_the_same_name_in_another_folder_is_another_one(both: Embedded, tmp_path: Path) -> None:
+    (name, folder), (other_name, other) = fresh(both), fresh(both)
+    for disk in (both.folder_dir(folder), both.folder_dir(other)):
+        lay_out(disk)
+    async with background(both, tmp_path) as d:
+        await d.names(other_name)
+        await d.names(f"{other_name}/top")
+        both.faults(AWAY)
+        await d.unlink(f"{other_name}/top/w")
+        await remove(d, f"{name}/top")
+        await until(lambda: deletions(both) >= 1)
+        both.clear_faults()
+        await all_sent(d)
+        assert tree_on_disk(both.folder_dir(folder)) == {}
+        assert set(contents(both.folder_dir(other))) == LAID_OUT.keys() - {"top/w"}
+
+
+@pytest.mark.usefixtures("expect_warnings")
+async def test_file_that_somebody_has_replaced_in_a_removed_directory_stays(
+    both: Embedded, tmp_path: Path
+) -> None:
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    lay_out(disk)
+    async with background(both, tmp_path) as d:
+        both.faults(AWAY)
+        await remove(d, f"{name}/top")
+    replace(disk / "top" / "a" / "x", b"somebody's")
+    both.clear_faults()
+    async with background(both, tmp_path) as d:
+        await until(lambda: not d.fs._removals._pending)
+        assert contents(disk) == {"top/a/x": b"somebody's"}

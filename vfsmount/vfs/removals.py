@@ -16,6 +16,7 @@ import logging
 import math
 import os
 from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -65,6 +66,7 @@ class Pending:
         is_placeless: its directory was removed by a process that died; `parent` is further up.
         left_behind: the directory it was to go with stays; its own path is the recorded one.
         failures: how often the server had no answer for it alone.
+        at: path for the server, as of the batch it is in; its directory may be removed meanwhile.
     """
 
     parent: Node
@@ -75,6 +77,7 @@ class Pending:
     is_placeless: bool = False
     left_behind: bool = False
     failures: int = 0
+    at: str = ""
     done: trio.Event = field(default_factory=trio.Event)
     error: VfsError | None = None
 
@@ -87,7 +90,7 @@ class Pending:
     def key(self) -> tuple[object, bytes]:
         """What it is known by: directory and name, as it is looked for, while it has a directory."""
         removal = self.removal
-        return (removal.path, b"") if self.is_placeless else (self.parent, removal.name)
+        return ((self.folder.id, removal.path), b"") if self.is_placeless else (self.parent, removal.name)
 
     @property
     def path(self) -> str:
@@ -130,6 +133,7 @@ class Removals:
         self._recent = recent
         self._retry_first_s = retry_first_s
         self._pending: dict[tuple[object, bytes], Pending] = {}
+        self._directories: set[tuple[object, bytes]] = set()  # of them
         self._added_at = self._first_at = 0.0
         self._wanted = 0  # callers who wait
         self._urgent = 0  # those of them that somebody waits for
@@ -194,6 +198,8 @@ class Removals:
             self._first_at = now
         self._added_at = now
         self._pending[pending.key] = pending
+        if pending.removal.directory:
+            self._directories.add(pending.key)
         self._wake.set()
 
     # --- sending -------------------------------------------------------------------------------
@@ -233,7 +239,7 @@ class Removals:
             now = trio.current_time()
             if self._pending:
                 due = self._first_at + LONGEST_S
-                if not any(p.removal.directory for p in self._pending.values()):
+                if not self._directories:
                     due = min(due, self._added_at + IDLE_S)  # after one there comes what it lies in
                 if self._wanted or len(self._pending) >= BATCH or now >= due:
                     return
@@ -250,6 +256,9 @@ class Removals:
         pending = [p for p in pending if p.folder.id == folder.id]
         tops = {p.removal.path for p in pending if p.removal.directory}
         batch = [p for p in pending if _top_of(p, tops) is None][:BATCH]
+        for p in batch:
+            with suppress(Stale):
+                p.at = p.path
         self._first_at = trio.current_time()
         verdicts = [(p, await self._verdict(p)) for p in batch]
         batch = [p for p, verdict in verdicts if verdict is not Verdict.LATER]
@@ -265,9 +274,14 @@ class Removals:
             raise error
 
     def _going_with(self, tops: Iterable[Pending]) -> list[Pending]:
-        """What else is pending below directories."""
-        paths = {p.removal.path for p in tops if p.removal.directory}
-        return [p for p in self._pending.values() if paths and _top_of(p, paths) is not None]
+        """What else is pending below directories of one folder."""
+        tops = [p for p in tops if p.removal.directory]
+        paths = {p.removal.path for p in tops}
+        return [
+            p
+            for p in self._pending.values()
+            if tops and p.folder.id == tops[0].folder.id and _top_of(p, paths) is not None
+        ]
 
     async def _delete(self, folder: Folder, wanted: list[Pending]) -> tuple[list[Pending], VfsError | None]:
         """Take names off the server; those it fails on stay, with its last word. One of them makes a
@@ -289,7 +303,7 @@ class Removals:
     async def _delete_at_once(self, folder: Folder, wanted: list[Pending]) -> None:
         while wanted:
             try:
-                paths = [p.path for p in wanted]
+                paths = [p.at for p in wanted]
                 recursive = wanted[0].removal.directory  # of all of them, or of none
                 known = not any(dircache.state_of(p.parent).cut for p in wanted)
                 await self._client.delete_files(folder, paths, recursive=recursive, known=known)
@@ -307,26 +321,28 @@ class Removals:
                 wanted = []
 
     async def _verdict(self, pending: Pending) -> Verdict:
+        if not pending.at:
+            return Verdict.DROP  # gone with its directory
         try:
-            path = pending.path
             self._gate.check_reachable(pending.folder)
             if pending.removal.directory:
-                return await self._verdict_on_directory(pending, path)
+                return await self._verdict_on_directory(pending)
             if not pending.look_first:
                 return Verdict.DELETE
-            found = await self._transfers.stat(pending.folder, path)
+            found = await self._transfers.stat(pending.folder, pending.at)
         except (NotFound, NotADirectory, IsADirectory, Stale):
             return Verdict.DROP  # gone with its directory, or replaced by another kind
         version = pending.removal.version
         same = version is None or version.matches_listing(found.size, found.mtime_ns)
         return Verdict.DELETE if same else Verdict.DROP
 
-    async def _verdict_on_directory(self, pending: Pending, path: str) -> Verdict:
+    async def _verdict_on_directory(self, pending: Pending) -> Verdict:
         if trio.current_time() <= pending.seen_at + LATE_S:
             return Verdict.DELETE
         below = self._going_with([pending])
         asked_at = trio.current_time()
-        empty = await self._holds_only(pending.folder, path, {p.removal.path: p.removal for p in below})
+        ours = {p.removal.path: p.removal for p in below}
+        empty = await self._holds_only(pending.folder, pending.at, ours)
         if empty:
             pending.seen_at = asked_at
             return Verdict.DELETE
@@ -349,11 +365,14 @@ class Removals:
                 return False
             if removal.directory and not (whole := await self._holds_only(folder, below, ours)):
                 return whole
+            version = removal.version
+            if version is not None and not version.matches_listing(entry.size, entry.mtime_ns):
+                return False
         return True
 
     async def _is_there(self, pending: Pending) -> bool:
         try:
-            await self._transfers.stat(pending.folder, pending.path)
+            await self._transfers.stat(pending.folder, pending.at)
         except IsADirectory:
             return pending.removal.directory
         except (NotFound, Stale):
@@ -380,6 +399,7 @@ class Removals:
         await self._rows.removals_done(p.removal for p in batch)
         for pending in (*below, *batch):
             self._pending.pop(pending.key, None)
+            self._directories.discard(pending.key)
             # A listing that was asked for before shows them still.
             dircache.record_change(pending.parent, pending.removal.name)
             pending.done.set()
