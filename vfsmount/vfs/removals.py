@@ -61,6 +61,7 @@ class Pending:
 
     Attributes:
         removal: as recorded; its paths are those of then, and stay while it is pending.
+        was_listed: the last listing showed it for what it is; a probe takes a link for its target.
         look_first: it was removed by a mount that died; somebody may have made a new one since.
         seen_at: when a directory was seen to be empty, on trio's clock.
         is_placeless: its directory was removed by a process that died; `parent` is further up.
@@ -72,6 +73,7 @@ class Pending:
     parent: Node
     folder: Folder
     removal: Removal
+    was_listed: bool = False
     look_first: bool = False
     seen_at: float = -math.inf
     is_placeless: bool = False
@@ -170,7 +172,7 @@ class Removals:
         removal = Removal(folder_of(node).id, InodeTable.path(parent), node.name, version)
         await self._rows.removed(self._recorder.mount, removal, row_ids)
         self._recorder.changed()
-        self._put(Pending(parent, folder_of(node), removal))
+        self._put(Pending(parent, folder_of(node), removal, was_listed=_was_listed(parent, node)))
 
     async def add_directory(self, parent: Node, node: Node, seen_at: float) -> None:
         """Record that a directory is gone in which nothing was but what is removed as well.
@@ -184,7 +186,8 @@ class Removals:
         removal = Removal(folder_of(node).id, InodeTable.path(parent), node.name, None, directory=True)
         await self._rows.removed(self._recorder.mount, removal)
         self._recorder.changed()
-        self._put(Pending(parent, folder_of(node), removal, seen_at=seen_at))
+        listed = _was_listed(parent, node)
+        self._put(Pending(parent, folder_of(node), removal, was_listed=listed, seen_at=seen_at))
 
     def adopt(self, parent: Node, removal: Removal, with_it: Iterable[Removal] = ()) -> None:
         """Go on with one of a mount that died; `with_it`: those below a directory."""
@@ -305,7 +308,7 @@ class Removals:
             try:
                 paths = [p.at for p in wanted]
                 recursive = wanted[0].removal.directory  # of all of them, or of none
-                known = not any(dircache.state_of(p.parent).cut for p in wanted)
+                known = all(p.was_listed or not dircache.state_of(p.parent).cut for p in wanted)
                 await self._client.delete_files(folder, paths, recursive=recursive, known=known)
                 break
             except (NotFound, IsADirectory) as e:
@@ -469,6 +472,10 @@ class Removals:
     def _has_failed(self, pending: Pending) -> bool:
         """Whether the last failure was about this name; it may have come when the call was under way."""
         return not pending.done.is_set() and (self._left is None or pending in self._left)
+
+
+def _was_listed(parent: Node, node: Node) -> bool:
+    return node.checked_at == dircache.state_of(parent).fetched_at
 
 
 def by_tree(removals: Iterable[Removal]) -> list[tuple[Removal, list[Removal]]]:
