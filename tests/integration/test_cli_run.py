@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import Embedded
+from tests.support.embedded import Embedded, eventually
 from vfsmount.cli import main
 
 IMAGE = "python:3.9"
@@ -206,9 +206,14 @@ def lose_reply(path: str) -> dict[str, object]:
 
 def test_run_that_may_have_begun_is_not_begun_again(run: Command, folder: tuple[str, Path]) -> None:
     name, directory = folder
+    session = f"lost-{secrets.token_hex(4)}"
     run.server.faults(lose_reply("/session/*"))
-    run("--rm", "-m", name, "--exec", f"echo x >> {name}/log", IMAGE, status=4)
-    assert (directory / "log").read_text() == "x\n"
+    # Not --rm: with the session it would end what has begun.
+    run("--name", session, "-m", name, "--exec", f"echo x >> {name}/log", IMAGE, status=4)
+    log = directory / "log"
+    eventually(lambda: log.exists() and log.read_text() != "")
+    run.server.client("owner").ok("DELETE", f"/session/{session}")
+    assert log.read_text() == "x\n"
 
 
 def test_run_goes_on_after_a_lost_reply_and_says_so(run: Command) -> None:
