@@ -49,11 +49,6 @@ def manager_calls(server: Embedded) -> dict[tuple[str, str], int]:
     return calls
 
 
-def most_of_removing(names: int, directories: int, began: float) -> float:
-    """Calls: one for a hundred names and for each directory, and some where a busy machine takes seconds."""
-    return names / 100 + directories + 2 * (time.monotonic() - began)
-
-
 def test_ls_l_of_300_files_costs_one_listing(server: Embedded, mounted: Mounted) -> None:
     shown = run("ls", "-l", mounted.path / "many").splitlines()
     assert len(shown) == FILES + 1
@@ -88,19 +83,19 @@ def test_copying_files_in_costs_one_call_each(server: Embedded, mounted: Mounted
     assert calls.pop(("POST", "/folders/{vf}/mkdir")) == 1
     assert sum(calls.values()) <= 2, calls  # one listing, one token
     server.reset_calls()
-    began = time.monotonic()
     run("rm", "-r", mounted.path / "many" / "copied")
     os.setxattr(mounted.path / "many", "user.vfsmount.wait", b"1")  # names are taken off behind
-    # On 26.x a parent with a round number of names, as this one has, is looked at again.
-    calls = manager_calls(server)
-    assert 1 <= sum(calls.values()) <= most_of_removing(count, 1, began) + 1, calls
+    # For the directory: one for the names in it, one to see that it is empty, one for itself. (On 26.x the
+    # listing of what it lies in is looked at again where it has a round number of names, as this one has.
+    # Where rm is slow, names go in more calls than one.)
+    assert 1 <= sum(manager_calls(server).values()) <= count / 100 + 3 + 5, manager_calls(server)
 
 
-def test_removing_a_tree_costs_one_look_at_each_directory(
+def test_removing_a_tree_costs_three_calls_a_directory(
     server: Embedded, mounted: Mounted, tmp_path: Path
 ) -> None:
     """The server has no rmdir: before its recursive delete may be used, each directory is looked at."""
-    directories, files = 22, 19
+    directories, files = 9, 30
     (folder,) = [f for f in server.client("owner").ok("GET", "/folders") if f["name"] == "tree"]
     top = server.folder_dir(folder["id"]) / "gone"
     for n in range(directories - 1):
@@ -109,13 +104,10 @@ def test_removing_a_tree_costs_one_look_at_each_directory(
             (top / f"d{n}" / f"f{name}").touch()
     run("ls", "-R", mounted.path / "tree" / "gone")
     server.reset_calls()
-    began = time.monotonic()
     run("rm", "-r", mounted.path / "tree" / "gone")
     os.setxattr(mounted.path / "tree", "user.vfsmount.wait", b"1")
     assert not top.exists()
-    assert server.count("GET", "/folders/{vf}/files") == directories
-    calls = manager_calls(server)
-    assert sum(calls.values()) <= most_of_removing(files * directories, directories, began), calls
+    assert sum(manager_calls(server).values()) <= 3 * directories + 5, manager_calls(server)
 
 
 def test_missing_names_in_a_listed_directory_cost_nothing(server: Embedded, mounted: Mounted) -> None:

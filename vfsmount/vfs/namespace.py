@@ -275,13 +275,10 @@ class Namespace:
         """Remove a directory that is certainly empty.
 
         The server has no such call, only a recursive delete: what somebody else puts into the
-        directory between our look and our call is lost (contract 6.3). That call comes within a moment,
-        with those for the names in it and for what it lies in (`vfs.removals`).
+        directory between our look and our call is lost (contract 6.3).
         """
         self._gate.check_writable(parent)
         if operation.before is not None and not self._is_at(operation.before.ino, parent, name):
-            if self._policy.sync:
-                await self._removals.flush(parent, name=name)
             return  # by a process that was killed before it could say so
         try:
             if operation.before is not None and parent is self._inodes.root:
@@ -289,10 +286,7 @@ class Namespace:
             node = await self._metadata.lookup(parent, name)
             if not node.is_dir:
                 raise NotADirectory("not a directory")
-            if parent is self._inodes.root:
-                await self._require_empty(node)
-            else:
-                seen_at = await self._require_empty_but_for_removals(node)
+            await self._require_empty(node)
         except NotFound:
             if operation.before is None:
                 raise
@@ -302,35 +296,16 @@ class Namespace:
             return
         async with self._gate.moving(node):
             self._require_still(node, parent, name)
-            if node.entries:
+            if node.entries or self._removals.pending_in(node):
                 raise NotEmpty("the directory is not empty")
             operation.begins(node)
-            await self._removals.add_directory(parent, node, seen_at)
+            await self._delete(parent, node, recursive=True)
             await self._gone(parent, node)
-        if self._policy.sync:
-            await self._removals.flush(parent, name=name)
-
-    async def _require_empty_but_for_removals(self, directory: Node) -> float:
-        """When it was asked whether anything is in a directory that is not on its way out."""
-        going = self._removals.count_in(directory)
-        if self._client.listing_limit(folder_of(directory)).may_be_cut(going):
-            await self._removals.flush(directory)  # a listing that shows nothing else may hide more
-        asked_at = trio.current_time()
-        await self._metadata.refresh(directory, max_age_s=0.0)
-        if dircache.state_of(directory).cut and not directory.entries and going:
-            asked_at = trio.current_time()  # as above; others have removed some of them
-            await self._require_empty(directory)
-        self._check_empty(directory)
-        return asked_at
 
     async def _require_empty(self, directory: Node) -> None:
         if not directory.entries:
             await self._removals.flush(directory)
         await self._metadata.refresh(directory, max_age_s=0.0)
-        self._check_empty(directory)
-
-    @staticmethod
-    def _check_empty(directory: Node) -> None:
         if directory.unlinked:
             raise NotFound("no such file or directory")
         if directory.entries or dircache.state_of(directory).cut:

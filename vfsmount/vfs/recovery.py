@@ -27,7 +27,7 @@ from vfsmount.values import NO_ATTRS, Folder, Kind, Validator, without_number
 from vfsmount.vfs.paths import conflict_name
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.recorder import Recorder
-from vfsmount.vfs.removals import Removals, by_tree
+from vfsmount.vfs.removals import Removals
 from vfsmount.vfs.staged import StagedFile, Upload
 from vfsmount.vfs.writer import SENT_FILE_MODE, Writer
 
@@ -295,15 +295,15 @@ class Recoverer:
 
     async def _take_removals(self, directory: str) -> None:
         removals = await self._rows.read_removals(directory)
-        for removal, with_it in by_tree(removals):
-            await self._take_removal(removal, with_it)
+        for removal in removals:
+            await self._take_removal(removal)
         if removals:
             await self._rows.take_removals_over(directory, self._recorder.mount)
 
-    async def _take_removal(self, removal: Removal, with_it: list[Removal]) -> None:
+    async def _take_removal(self, removal: Removal) -> None:
         parent = await self.directory(removal.folder, removal.parent)
         if parent is not None and removal.name not in parent.entries:
-            self._removals.adopt(parent, removal, with_it)
+            self._removals.adopt(parent, removal)
 
     # --- places --------------------------------------------------------------------------------
 

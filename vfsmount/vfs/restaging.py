@@ -25,7 +25,7 @@ from vfsmount.vfs.notes import Notes
 from vfsmount.vfs.paths import folder_of
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.recovery import Recoverer, contents_of
-from vfsmount.vfs.removals import Removals, by_tree
+from vfsmount.vfs.removals import Removals
 from vfsmount.vfs.settling import Settling
 from vfsmount.vfs.staged import StagedFile, Upload
 from vfsmount.vfs.writer import Writer
@@ -245,7 +245,7 @@ class Restaging:
         self._settling.watch(node, row.id, detail, content, detail.sent)
 
     async def _restore_removals(self) -> None:
-        for removal, with_it in by_tree(await self._rows.read_removals(self._area.own)):
+        for removal in await self._rows.read_removals(self._area.own):
             parent = await self._recoverer.directory(removal.folder, removal.parent)
             if parent is None:
                 continue
@@ -253,4 +253,4 @@ class Restaging:
             if node is not None:  # killed before the tree said so: nothing else takes the name before
                 self._inodes.unlink(node)
                 self._writer.let_go(node)
-            self._removals.adopt(parent, removal, with_it)
+            self._removals.adopt(parent, removal)
