@@ -125,7 +125,9 @@ class Mounted:
 
     def _who_has_it(self) -> str:
         """Processes that see the mount, in whatever namespace, and what those of the mount wait for."""
-        said = [f"daemon {self.pid}, holder {self.holder}"]
+        said = []
+        with suppress(ValueError):  # it may have ended meanwhile, and its record with it
+            said.append(f"daemon {self.pid}, holder {self.holder}")
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if str(self.path) in (process / "mountinfo").read_text():

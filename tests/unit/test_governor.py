@@ -10,7 +10,7 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vfsmount.api.governor import Governor, background
+from vfsmount.api.governor import ASKED_FOR, Governor, background
 from vfsmount.core.governor import FEWEST, MAX_BACKOFF_S, MOST, Budget, Class, Concurrency
 from vfsmount.errors import RateLimited
 
@@ -343,23 +343,37 @@ async def test_speculation_leaves_a_place_and_waits_for_everybody(
     assert governor._in_flight == 0
 
 
-def test_speculation_leaves_half_of_the_budget() -> None:
+@pytest.mark.parametrize(
+    ("cls", "calls", "before"),
+    [(Class.SPECULATION, 380, BACKGROUND), (Class.INDEXING, 152, Class.SPECULATION)],
+)
+def test_classes_leave_a_part_of_the_budget(cls: Class, calls: int, before: Class) -> None:
     budget = Budget()
     budget.on_reply(1000, 1000, 900.0, 0.0)
     gone = 0
-    while budget.wait_s(Class.SPECULATION, 0.0) == 0:
+    while budget.wait_s(cls, 0.0) == 0:
         budget.take(0.0)
         gone += 1
-    assert gone == 380
-    assert budget.wait_s(BACKGROUND, 0.0) == 0
+    assert gone == calls
+    assert budget.wait_s(before, 0.0) == 0
 
 
-def test_indexers_leave_four_fifths_of_the_budget() -> None:
-    budget = Budget()
-    budget.on_reply(1000, 1000, 900.0, 0.0)
-    gone = 0
-    while budget.wait_s(Class.INDEXING, 0.0) == 0:
-        budget.take(0.0)
-        gone += 1
-    assert gone == 152
-    assert budget.wait_s(Class.SPECULATION, 0.0) == 0
+@pytest.mark.parametrize(("places", "ahead"), [(FEWEST, FEWEST // 2), (8, 4), (MOST, MOST - ASKED_FOR)])
+async def test_as_many_are_ahead_as_leave_places_for_others(
+    places: int, ahead: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    governor, begun = Governor(), 0
+    governor.concurrency._limit = float(places)
+
+    async def speculate() -> None:
+        nonlocal begun
+        async with governor.spare_turn():
+            begun += 1
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(MOST):
+            nursery.start_soon(speculate)
+        await trio.testing.wait_all_tasks_blocked()
+        assert begun == ahead
+        nursery.cancel_scope.cancel()

@@ -20,6 +20,9 @@ from vfsmount.core.governor import MOST, Budget, Class, Concurrency
 from vfsmount.errors import RateLimited
 from vfsmount.values import CallBudget
 
+# Places that are kept for what somebody asks for, where there are many; where there are few, half of them.
+ASKED_FOR = 6
+
 _class: ContextVar[Class] = ContextVar("vfsmount_call_class", default=Class.FOREGROUND)
 _hurry: ContextVar[trio.Event | None] = ContextVar("vfsmount_call_hurry", default=None)
 _held: ContextVar[bool] = ContextVar("vfsmount_call_turn_held", default=False)
@@ -148,9 +151,8 @@ class Governor:
 
     def _is_spare(self) -> bool:
         limit = self.concurrency.limit
-        idle = (
-            not self._queue and self._in_flight < limit - 1 and self._speculating < max(limit // 2, limit - 6)
-        )
+        most = max(limit // 2, limit - ASKED_FOR)
+        idle = not self._queue and self._in_flight < limit - 1 and self._speculating < most
         return idle and not self.budget.wait_s(Class.SPECULATION, trio.current_time())
 
     def look_again(self) -> None:

@@ -124,7 +124,7 @@ class Budget:
         self.refusals = min(self.refusals + 1, 10)
         self.tokens, self.filled_at = 0.0, now
         self.blocked_until[Class.FOREGROUND] = now + backoff
-        for cls in (Class.BACKGROUND, Class.SPECULATION, Class.INDEXING):
+        for cls in set(Class) - {Class.FOREGROUND}:
             self.blocked_until[cls] = now + min(MAX_BACKOFF_S, backoff * BACKGROUND_BACKOFF)
         return backoff
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from vfsmount.cli.mounted import settle
 from vfsmount.cli.options import Flags, api_options
 from vfsmount.cli.remote import with_client
 from vfsmount.cli.target import state_dir_option
-from vfsmount.errors import DeadlineExceeded, PermissionDenied, RemoteError, RemoteUnavailable
+from vfsmount.errors import DeadlineExceeded, PermissionDenied, RemoteError, RemoteUnavailable, VfsError
 from vfsmount.values import Folder
 
 if TYPE_CHECKING:
@@ -101,8 +101,10 @@ async def _clone(
     if timeout_s:
         await _follow(client, source, target, task, timeout_s)
     outcome = "done" if timeout_s else "started"
-    # The reply to cloning tells neither whose the copy is nor when it was made.
-    folders = await client.list_folders()
+    # The reply tells neither whose the copy is nor when it was made. It is made, whatever comes now.
+    folders: list[Folder] = []
+    with suppress(VfsError):
+        folders = await client.list_folders()
     made = next((f for f in folders if f.id == target.id), target)
     shown = names_on_mount(client, folders).get(made.id, target_name)
     return describe(made, shown) | {"source": name, "outcome": outcome}
