@@ -33,6 +33,7 @@ ERRNO: dict[type[errors.VfsError], int] = {
     errors.RemoteUnavailable: errno.EIO,
     errors.DeadlineExceeded: errno.ETIMEDOUT,
     errors.RateLimited: errno.EBUSY,  # EAGAIN would make programs spin
+    errors.TooLate: errno.EBUSY,  # never reaches a program: who asks for the limit looks again
     errors.ServerFrozen: errno.EROFS,  # in maintenance the server is just that
     errors.RemoteError: errno.EIO,
     errors.TokenExpired: errno.EIO,  # api/ renews tokens; one that gets here could not be renewed

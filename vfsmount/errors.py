@@ -178,6 +178,10 @@ class RateLimited(VfsError):
     retryable = True
 
 
+class TooLate(VfsError):
+    """What a call was based on was seen too long ago when its turn came. It was not executed."""
+
+
 class ServerFrozen(VfsError):
     """The manager is in maintenance and refuses changes."""
 

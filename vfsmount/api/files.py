@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -136,7 +137,13 @@ class FileCalls(FolderCalls):
             raise await self._explain(folder, e, diagnose.for_move, rel_src, rel_dst) from e
 
     async def delete_files(
-        self, folder: Folder, paths_: Sequence[str], *, recursive: bool = False, known: bool = False
+        self,
+        folder: Folder,
+        paths_: Sequence[str],
+        *,
+        recursive: bool = False,
+        known: bool = False,
+        not_after: float = math.inf,
     ) -> None:
         """Delete files and, with ``recursive``, directories with everything in them.
 
@@ -146,8 +153,10 @@ class FileCalls(FolderCalls):
 
         Args:
             known: the caller has just listed these entries; spares the listings on 26.x.
+            not_after: as `Manager.call`.
 
         Raises:
+            TooLate: its turn came after that.
             InvalidRequest: an empty list, or a path that means the folder's root, which the server
                 would destroy. Nothing was sent.
             NotFound, IsADirectory: of the first such path; nothing was sent on 26.x.
@@ -161,7 +170,7 @@ class FileCalls(FolderCalls):
         body = {"files": rels, "recursive": recursive}
         method = "POST" if self.traits.delete_by_post else "DELETE"
         try:
-            await self._write(folder, method, "/delete-files", body)
+            await self._write(folder, method, "/delete-files", body, not_after=not_after)
         except RemoteError as e:
             raise await self._explain(folder, e, diagnose.for_delete, *rels) from e
 
@@ -234,9 +243,18 @@ class FileCalls(FolderCalls):
             return await self._folder_call("GET", folder, "/files", {"path": rel})
 
     async def _write(
-        self, folder: Folder, method: str, suffix: str, body: object, *, idempotent: bool = False
+        self,
+        folder: Folder,
+        method: str,
+        suffix: str,
+        body: object,
+        *,
+        idempotent: bool = False,
+        not_after: float = math.inf,
     ) -> Reply:
-        return await self._folder_call(method, folder, suffix, body, idempotent=idempotent, write=True)
+        return await self._folder_call(
+            method, folder, suffix, body, idempotent=idempotent, write=True, not_after=not_after
+        )
 
     async def _explain(self, folder: Folder, e: RemoteError, judge: diagnose.Judge, *rels: str) -> VfsError:
         """The error a failed file operation means, found out by looking (26.x tells no errno)."""

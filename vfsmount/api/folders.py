@@ -5,6 +5,7 @@ Source: contract 3.2 to 3.4.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -245,10 +246,13 @@ class FolderCalls:
         query: Mapping[str, str] | None = None,
         idempotent: bool | None = None,
         write: bool = False,
+        not_after: float = math.inf,
     ) -> Reply:
         path = self.folder_path(folder) + suffix
         try:
-            return await self._manager.call(method, path, query=query or {}, body=body, idempotent=idempotent)
+            return await self._manager.call(
+                method, path, query=query or {}, body=body, idempotent=idempotent, not_after=not_after
+            )
         except NotFound as e:
             if write and self.traits.hides_denial:
                 await self._check_denied(folder, e)

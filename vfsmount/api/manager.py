@@ -7,6 +7,7 @@ siblings.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,7 +28,7 @@ from vfsmount.api.auth import authorization, date_header
 from vfsmount.api.decode import loads
 from vfsmount.api.dialect import ServerInfo, negotiate
 from vfsmount.api.governor import Governor
-from vfsmount.api.http import Http, read_body
+from vfsmount.api.http import Http, OnePiece, read_body
 from vfsmount.api.retry import retrying
 from vfsmount.config import ApiSettings
 from vfsmount.errors import (
@@ -39,6 +40,7 @@ from vfsmount.errors import (
     ProtocolError,
     RateLimited,
     RemoteUnavailable,
+    TooLate,
     VfsError,
 )
 from vfsmount.log import event
@@ -124,6 +126,7 @@ class Manager:
         idempotent: bool | None = None,
         privileged: bool = False,
         signed: bool = True,
+        not_after: float = math.inf,
     ) -> Reply:
         """Make one call and return its successful reply.
 
@@ -133,8 +136,11 @@ class Manager:
             idempotent: repeating it does no harm; None means a GET.
             privileged: only administrators may; 23.09 then answers 401 to others, which must not
                 be taken for a wrong key.
+            not_after: on trio's clock. What is sent later is not sent whole, so that it is never
+                executed. Only for calls with a body.
 
         Raises:
+            TooLate: `not_after` passed while it waited for its turn, a connection or a repetition.
             VfsError: as `problems.to_error` reads the reply.
         """
         read = method == "GET"
@@ -145,7 +151,7 @@ class Manager:
 
         async def attempt(fresh: bool) -> Reply:
             async with self._turn(signed):
-                return await self._at_some_endpoint(method, target, body, again, fresh, signed)
+                return await self._at_some_endpoint(method, target, body, again, fresh, signed, not_after)
 
         try:
             return await retrying(
@@ -184,12 +190,19 @@ class Manager:
             yield
 
     async def _at_some_endpoint(
-        self, method: str, target: str, body: object, idempotent: bool, fresh: bool, signed: bool
+        self,
+        method: str,
+        target: str,
+        body: object,
+        idempotent: bool,
+        fresh: bool,
+        signed: bool,
+        not_after: float,
     ) -> Reply:
         """Try the endpoints in turn, each at most once, as long as nothing can have been executed."""
         for left in range(len(self._endpoints) - 1, -1, -1):
             try:
-                return await self._once(method, target, body, fresh, signed)
+                return await self._once(method, target, body, fresh, signed, not_after)
             except RemoteUnavailable as e:
                 # A reply of 502, 503 or 504 is an HTTP error: another endpoint leads to the same manager.
                 if left == 0 or e.status or (e.sent and not idempotent):
@@ -198,7 +211,10 @@ class Manager:
                 event(log, logging.WARNING, "endpoint.rotate", to=self._host())
         raise AssertionError("unreachable")
 
-    async def _once(self, method: str, target: str, body: object, fresh: bool, signed: bool) -> Reply:
+    async def _once(
+        self, method: str, target: str, body: object, fresh: bool, signed: bool, not_after: float
+    ) -> Reply:
+        _check_in_time(not_after)
         content = None if body is None else msgspec.json.encode(body)
         media_type = "text/plain" if content is None else "application/json"
         url, headers = self._prepare(method, target, media_type, signed)
@@ -209,7 +225,7 @@ class Manager:
         status = 0
         try:
             async with self._http.exchange(
-                method, url, headers=headers, content=content, fresh=fresh
+                method, url, headers=headers, content=_in_time(content, not_after), fresh=fresh
             ) as response:
                 raw = await read_body(response, REPLY_MAX)
                 status = response.status_code
@@ -349,6 +365,28 @@ class Manager:
 
     def _host(self) -> str:
         return urlsplit(self._endpoints[0]).netloc.rpartition("@")[2]
+
+
+def _check_in_time(not_after: float) -> None:
+    if trio.current_time() > not_after:
+        raise TooLate("what this is based on was seen too long ago")
+
+
+class _InTime(OnePiece):
+    """A body that is not given out after a point in time: a connection may take long to come about."""
+
+    def __init__(self, piece: bytes, not_after: float) -> None:
+        super().__init__(piece)
+        self._not_after = not_after
+
+    async def __anext__(self) -> bytes:
+        piece = await super().__anext__()
+        _check_in_time(self._not_after)
+        return piece
+
+
+def _in_time(content: bytes | None, not_after: float) -> bytes | AsyncIterator[bytes] | None:
+    return content if content is None or not_after == math.inf else _InTime(content, not_after)
 
 
 def _seconds(value: str | None) -> float | None:

@@ -12,7 +12,14 @@ from pathlib import Path
 import msgspec
 
 from vfsmount.store.database import Database
-from vfsmount.store.staged import BELOW, MOVES_REPLACE_SCHEMA, STAGED_SCHEMA, StagedRecords, below
+from vfsmount.store.staged import (
+    BELOW,
+    MOVES_REPLACE_SCHEMA,
+    REMOVED_DIRECTORIES_SCHEMA,
+    STAGED_SCHEMA,
+    StagedRecords,
+    below,
+)
 from vfsmount.values import Kind, LocalAttrs, Validator
 
 # What each version of the database added to the one before.
@@ -30,6 +37,7 @@ create table attributes (
 """,
     STAGED_SCHEMA,
     MOVES_REPLACE_SCHEMA,
+    REMOVED_DIRECTORIES_SCHEMA,
 )
 SCHEMA_VERSION = len(_SCHEMAS)
 

@@ -61,6 +61,10 @@ MOVES_REPLACE_SCHEMA = """
 alter table moves add column mtime_ns integer;  -- the version that was in the way; null: nothing, or unknown
 alter table moves add column size integer;
 """
+# Added in version 4.
+REMOVED_DIRECTORIES_SCHEMA = """
+alter table removals add column directory integer not null default 0;  -- 1: it was one, and empty
+"""
 CONFLICTS_KEPT = 200  # newest; older ones have been seen or never will be
 
 
@@ -117,12 +121,23 @@ class StagedRow(msgspec.Struct, frozen=True):
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """One name that is gone here and not yet on the server; `version`: what was removed, if known."""
+    """One name that is gone here and not yet on the server.
+
+    Attributes:
+        version: what was removed, if known.
+        directory: it was one, and nothing was in it but what was removed as well.
+    """
 
     folder: str
     parent: bytes
     name: bytes
     version: Validator | None
+    directory: bool = False
+
+    @property
+    def path(self) -> bytes:
+        """Inside the folder."""
+        return _join(self.parent, self.name)
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -258,7 +273,8 @@ class StagedRecords:
             db.executemany("delete from staged where id = ?", ids)
             if removal is not None:
                 db.execute(
-                    "insert or replace into removals values (?, ?, ?, ?, ?, ?)",
+                    "insert or replace into removals"
+                    " (folder, parent, name, mount, mtime_ns, size, directory) values (?, ?, ?, ?, ?, ?, ?)",
                     (
                         removal.folder,
                         removal.parent,
@@ -266,14 +282,15 @@ class StagedRecords:
                         mount,
                         version.mtime_ns if version else None,
                         version.size if version else None,
+                        removal.directory,
                     ),
                 )
 
         await self._run(work)
 
-    async def removals_done(self, folder: str, names: Iterable[tuple[bytes, bytes]]) -> None:
-        """The server has done them, or they are not wanted any more. `names`: (parent, name)."""
-        rows = [(folder, parent, name) for parent, name in names]
+    async def removals_done(self, removals: Iterable[Removal]) -> None:
+        """The server has done them, or they are not wanted any more."""
+        rows = [(r.folder, r.parent, r.name) for r in removals]
         await self._run(
             lambda db: db.executemany(
                 "delete from removals where folder = ? and parent = ? and name = ?", rows
@@ -285,11 +302,12 @@ class StagedRecords:
 
         def work(db: sqlite3.Connection) -> list[Removal]:
             rows = db.execute(
-                "select folder, parent, name, mtime_ns, size from removals where mount = ?", (mount,)
+                "select folder, parent, name, mtime_ns, size, directory from removals where mount = ?",
+                (mount,),
             )
             return [
-                Removal(f, bytes(p), bytes(n), None if m is None else Validator(m, s))
-                for f, p, n, m, s in rows
+                Removal(f, bytes(p), bytes(n), None if m is None else Validator(m, s), bool(d))
+                for f, p, n, m, s, d in rows
             ]
 
         return await self._run(work)

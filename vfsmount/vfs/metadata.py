@@ -191,6 +191,7 @@ class Metadata:
                 dircache.abandon_fetch(directory)
                 raise
             listing = Listing((), 0, cut=False)
+        self._removals.shown(directory, listing.entries)
         limit = self._client.listing_limit(folder)
         if directory.unlinked:
             dircache.abandon_fetch(directory)

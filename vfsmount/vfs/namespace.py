@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
 import trio
@@ -59,6 +59,8 @@ _log = logging.getLogger("vfsmount.vfs.namespace")
 # this long is taken for broken off, or an empty folder could never be deleted.
 ABANDONED_AFTER_S = 600.0
 RENAME_NOREPLACE = 1
+# Who removes a tree has listed each directory just before: that look will do for whether it is empty.
+JUST_S = 0.5
 
 
 class Namespace:
@@ -275,10 +277,13 @@ class Namespace:
         """Remove a directory that is certainly empty.
 
         The server has no such call, only a recursive delete: what somebody else puts into the
-        directory between our look and our call is lost (contract 6.3).
+        directory between our look and our call is lost (contract 6.3). Where a whole tree is being
+        removed, that call comes within a moment and is for all of it (`vfs.removals`).
         """
         self._gate.check_writable(parent)
         if operation.before is not None and not self._is_at(operation.before.ino, parent, name):
+            if self._policy.sync:
+                await self._removals.flush(parent, name=name)
             return  # by a process that was killed before it could say so
         try:
             if operation.before is not None and parent is self._inodes.root:
@@ -286,7 +291,7 @@ class Namespace:
             node = await self._metadata.lookup(parent, name)
             if not node.is_dir:
                 raise NotADirectory("not a directory")
-            await self._require_empty(node)
+            seen_at = await self._look_into(parent, node)
         except NotFound:
             if operation.before is None:
                 raise
@@ -296,16 +301,43 @@ class Namespace:
             return
         async with self._gate.moving(node):
             self._require_still(node, parent, name)
-            if node.entries or self._removals.pending_in(node):
+            if node.entries or (seen_at is None and self._removals.pending_in(node)):
                 raise NotEmpty("the directory is not empty")
             operation.begins(node)
-            await self._delete(parent, node, recursive=True)
+            if seen_at is None:
+                await self._delete(parent, node, recursive=True)
+                self._removals.touched(parent)
+            else:
+                await self._removals.add(parent, node, None, seen_at=seen_at)
             await self._gone(parent, node)
+        if self._policy.sync:
+            await self._removals.flush(parent, name=name)
+
+    async def _look_into(self, parent: Node, directory: Node) -> float | None:
+        """See that nothing is in a directory that is to be removed, and when that was asked for; None:
+        nothing is on its way out of it either, and it may be removed at once.
+
+        Raises:
+            NotEmpty, NotFound, and what a listing may meet.
+        """
+        if parent is self._inodes.root or not self._removals.is_clearing(directory, parent):
+            await self._require_empty(directory)
+            return None
+        await self._metadata.refresh(directory, max_age_s=JUST_S)
+        if dircache.state_of(directory).cut:  # names on their way out may hide others
+            await self._require_empty(directory)
+            return None
+        self._check_empty(directory)
+        return dircache.state_of(directory).fetched_at
 
     async def _require_empty(self, directory: Node) -> None:
         if not directory.entries:
             await self._removals.flush(directory)
         await self._metadata.refresh(directory, max_age_s=0.0)
+        self._check_empty(directory)
+
+    @staticmethod
+    def _check_empty(directory: Node) -> None:
         if directory.unlinked:
             raise NotFound("no such file or directory")
         if directory.entries or dircache.state_of(directory).cut:
@@ -404,10 +436,7 @@ class Namespace:
         new_name: bytes,
         operation: Operation,
     ) -> None:
-        if node.is_dir:
-            await self._removals.flush(node)
-        await self._removals.flush(new_parent, name=new_name)
-        async with self._gate.moving(node, target), self._exclusion.below(node, target):
+        async with self._moving(node, target, new_parent, new_name), self._exclusion.below(node, target):
             self._require_still(node, parent, old_name)
             if new_parent.unlinked:
                 raise NotFound("the directory was removed meanwhile")
@@ -426,6 +455,21 @@ class Namespace:
             await self._moved(parent, node, new_parent, new_name, move)
         for n in staged:
             self._uploader.look_at(n)
+
+    @asynccontextmanager
+    async def _moving(
+        self, node: Node, target: Node | None, new_parent: Node, new_name: bytes
+    ) -> AsyncIterator[None]:
+        """Nothing removed is left on the server below what moves, or under its new name."""
+        tops, names = [node] if node.is_dir else [], [(new_parent, new_name)]
+        while True:
+            if node.is_dir:
+                await self._removals.flush(node)
+            await self._removals.flush(new_parent, name=new_name)
+            async with self._gate.moving(node, target):
+                if not self._removals.want(tops, names):  # added since
+                    yield
+                    return
 
     async def _moved(self, parent: Node, node: Node, new_parent: Node, new_name: bytes, move: Move) -> None:
         """The server has moved what it has: say so here, too."""

@@ -25,6 +25,7 @@ from vfsmount.store.staging import Content, StagingArea
 from vfsmount.store.syscalls import boot_id
 from vfsmount.values import NO_ATTRS, Folder, Kind, Validator, without_number
 from vfsmount.vfs.paths import conflict_name
+from vfsmount.vfs.pending import inner_first
 from vfsmount.vfs.policy import MountPolicy
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.removals import Removals
@@ -295,15 +296,23 @@ class Recoverer:
 
     async def _take_removals(self, directory: str) -> None:
         removals = await self._rows.read_removals(directory)
-        for removal in removals:
-            await self._take_removal(removal)
-        if removals:
-            await self._rows.take_removals_over(directory, self._recorder.mount)
+        if not removals:
+            return
+        await self._rows.take_removals_over(directory, self._recorder.mount)
+        await self._rows.removals_done([r for r in inner_first(removals) if not await self._take_removal(r)])
 
-    async def _take_removal(self, removal: Removal) -> None:
+    async def _take_removal(self, removal: Removal) -> bool:
+        """Whether somebody is to go on with it: the name may be in use again."""
         parent = await self.directory(removal.folder, removal.parent)
-        if parent is not None and removal.name not in parent.entries:
-            self._removals.adopt(parent, removal)
+        if parent is None:
+            return True  # not to be seen in this mount; another one may
+        node = parent.entries.get(removal.name)
+        if node is not None and not (removal.directory and node.is_dir and not node.entries):
+            return False
+        if node is not None:  # made on the way to what is removed below it
+            self._inodes.unlink(node)
+        self._removals.adopt(parent, removal, node)
+        return True
 
     # --- places --------------------------------------------------------------------------------
 

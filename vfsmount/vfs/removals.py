@@ -3,15 +3,20 @@
 `rm -r` of a thousand files would cost a thousand manager calls; the server takes a list. Until it has
 answered, a removed name is hidden, whatever a listing says, and nothing else takes its place: who
 wants the name waits for the removal.
+
+Directories go with what is in them while it is fresh that nothing else is (`vfs.pending`). Otherwise each
+waits for what is in it, and is looked at just before its own call.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 import trio
+from cachetools import TTLCache
 
 from vfsmount.api.client import Client
 from vfsmount.api.governor import background, class_now
@@ -20,13 +25,24 @@ from vfsmount.core import dircache
 from vfsmount.core.governor import Class
 from vfsmount.core.inodes import InodeTable, Node
 from vfsmount.core.writeback import Schedule
-from vfsmount.errors import IsADirectory, LocalIOError, NotFound, RemoteError, Stale, VfsError
+from vfsmount.errors import (
+    IsADirectory,
+    LocalIOError,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    RemoteError,
+    Stale,
+    TooLate,
+    VfsError,
+)
 from vfsmount.log import event
 from vfsmount.store.records import Records
 from vfsmount.store.staged import Removal
-from vfsmount.values import Folder, Validator
+from vfsmount.values import Folder, Kind, RemoteEntry, Validator
 from vfsmount.vfs.deadline import Pulse, wait_behind
-from vfsmount.vfs.paths import PathGate, child_path, folder_of
+from vfsmount.vfs.paths import PathGate, folder_of
+from vfsmount.vfs.pending import LATE_S, Pending, ready, whole_trees
 from vfsmount.vfs.recent import Recent
 from vfsmount.vfs.recorder import Recorder
 
@@ -34,34 +50,10 @@ _log = logging.getLogger("vfsmount.vfs.removals")
 
 BATCH = 250  # names in a call: far below what a request may hold, enough to make calls rare
 IDLE_S = 0.1  # no more came for this long: whoever removes is done, or slow
+TREE_IDLE_S = 0.4  # with directories among them
+CLEARING_S = 2.0  # who removed a name so long ago may be removing the directory
+MANY = 1000  # directories from which names are removed at a time
 LONGEST_S = 1.0  # from the first name to the call
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """One name on its way out.
-
-    Attributes:
-        directory: path of `parent` when it was recorded.
-        look_first: it was removed by a mount that died; somebody may have made a new one since.
-        failures: how often the server had no answer for it alone.
-    """
-
-    parent: Node
-    directory: bytes
-    name: bytes
-    folder: Folder
-    version: Validator | None
-    look_first: bool = False
-    failures: int = 0
-    done: trio.Event = field(default_factory=trio.Event)
-    error: VfsError | None = None
-
-    @property
-    def shown(self) -> str:
-        """For people: folder and path."""
-        path = self.directory + b"/" + self.name if self.directory else self.name
-        return f"{self.folder.name}/{path.decode('utf-8', 'backslashreplace')}"
 
 
 class Removals:
@@ -85,6 +77,10 @@ class Removals:
         self._recent = recent
         self._retry_first_s = retry_first_s
         self._pending: dict[tuple[Node, bytes], Pending] = {}
+        self._in: defaultdict[Node, set[Pending]] = defaultdict(set)  # by the directory they are removed from
+        self._directories = 0  # of them
+        # Directories from which names went a moment ago.
+        self._touched: TTLCache[Node, bool] = TTLCache(MANY, CLEARING_S, trio.current_time)
         self._added_at = self._first_at = 0.0
         self._wanted = 0  # callers who wait
         self._urgent = 0  # those of them that somebody waits for
@@ -102,7 +98,7 @@ class Removals:
     @property
     def names(self) -> list[str]:
         """For people: folder and path of each."""
-        return [p.shown for p in self._pending.values() if not p.parent.unlinked]
+        return [p.shown for p in self._pending.values() if not p.top.parent.unlinked]
 
     def hides(self, directory: Node, name: bytes) -> bool:
         """Whether a name that the server may still show is gone."""
@@ -110,30 +106,72 @@ class Removals:
 
     def pending_in(self, directory: Node) -> bool:
         """Whether anything removed from a directory may still be on the server."""
-        return any(parent is directory for parent, _ in self._pending)
+        return directory in self._in
 
-    async def add(self, parent: Node, node: Node, version: Validator | None, row_ids: Iterable[int]) -> None:
+    def is_clearing(self, directory: Node, parent: Node) -> bool:
+        """Whether names were removed from a directory, or from where it lies in, a moment ago."""
+        return directory in self._touched or parent in self._touched or self.pending_in(directory)
+
+    def touched(self, directory: Node) -> None:
+        """A name was removed from a directory."""
+        self._touched[directory] = True
+
+    def shown(self, directory: Node, entries: Iterable[RemoteEntry]) -> None:
+        """The server shows these: what does not look like what was removed may be another's."""
+        if not self.pending_in(directory):
+            return
+        for entry in entries:
+            if (pending := self._pending.get((directory, entry.name))) is None:
+                continue
+            version = pending.removal.version
+            same = version is None or version.matches_listing(entry.size, entry.mtime_ns)
+            if pending.is_directory != (entry.kind is Kind.DIRECTORY) or not (pending.is_directory or same):
+                pending.look_first = True
+                pending.seen_at = -math.inf
+                pending.in_doubt()
+
+    async def add(
+        self,
+        parent: Node,
+        node: Node,
+        version: Validator | None,
+        row_ids: Iterable[int] = (),
+        *,
+        seen_at: float = -math.inf,
+    ) -> None:
         """Record that a name the server has is gone, and its rows with it.
+
+        Args:
+            seen_at: of a directory: when it was asked whether anything is in it, on trio's clock.
 
         Raises:
             NoSpace, LocalIOError: it is not removed.
         """
-        removal = Removal(folder_of(node).id, InodeTable.path(parent), node.name, version)
+        path, known = InodeTable.path(parent), not dircache.state_of(parent).cut
+        removal = Removal(folder_of(node).id, path, node.name, version, directory=node.is_dir)
         await self._rows.removed(self._recorder.mount, removal, row_ids)
         self._recorder.changed()
-        self._put(Pending(parent, removal.parent, node.name, folder_of(node), version))
+        self._put(Pending(parent, folder_of(node), removal, known, seen_at=seen_at), node)
 
-    def adopt(self, parent: Node, removal: Removal) -> None:
-        """Go on with one of a mount that died."""
-        folder, version = folder_of(parent), removal.version
-        self._put(Pending(parent, removal.parent, removal.name, folder, version, look_first=True))
+    def adopt(self, parent: Node, removal: Removal, node: Node | None = None) -> None:
+        """Go on with one of a mount that died; `node`: what stood for it.
 
-    def _put(self, pending: Pending) -> None:
-        now = trio.current_time()
+        Of several, those in a directory come before it.
+        """
+        # Whether it is a link by now is for a directory not seen by looking at it.
+        known = not removal.directory
+        self._put(Pending(parent, folder_of(parent), removal, known, look_first=True), node)
+
+    def _put(self, pending: Pending, node: Node | None) -> None:
         if not self._pending:
-            self._first_at = now
-        self._added_at = now
+            self._first_at = pending.added_at
+        self._added_at = pending.added_at
+        self.touched(pending.parent)
         self._pending[pending.parent, pending.name] = pending
+        self._in[pending.parent].add(pending)
+        self._directories += pending.is_directory
+        for p in self._in.get(node, ()) if node is not None else ():
+            p.within = pending
         self._wake.set()
 
     # --- sending -------------------------------------------------------------------------------
@@ -172,7 +210,7 @@ class Removals:
         while True:
             now = trio.current_time()
             if self._pending:
-                due = min(self._added_at + IDLE_S, self._first_at + LONGEST_S)
+                due = min(self._added_at + self._idle_s, self._first_at + LONGEST_S)
                 if self._wanted or len(self._pending) >= BATCH or now >= due:
                     return
             else:
@@ -181,20 +219,109 @@ class Removals:
             with trio.move_on_at(due):
                 await self._wake.wait()
 
+    @property
+    def _idle_s(self) -> float:
+        """After a directory there come its neighbours and what it lies in, each with a look."""
+        return TREE_IDLE_S if self._directories else IDLE_S
+
     async def _send_batch(self) -> None:
-        # Names that failed before come last: others do not wait behind one that always fails.
-        pending = sorted(self._pending.values(), key=lambda p: p.failures)
-        folder = pending[0].folder
-        batch = [p for p in pending if p.folder.id == folder.id][:BATCH]
+        folder = min(self._pending.values(), key=lambda p: p.failures).folder
         self._first_at = trio.current_time()
-        wanted = [p for p in batch if await self._still_wanted(p)]
-        left, error = await self._delete(folder, wanted)
+        if await self._remove_trees(folder) and not self._wanted:
+            # What is left may go with its directory, which is likely to follow.
+            old = self._first_at - LONGEST_S
+            if len(self._pending) < BATCH and all(p.added_at > old for p in self._pending.values()):
+                return
+        errors = [*await self._remove_files(folder), *await self._remove_directories(folder)]
+        if errors:
+            self._left = [p for p, _ in errors]
+            raise errors[0][1]
+
+    def _of(self, folder: Folder) -> list[Pending]:
+        return [p for p in self._pending.values() if p.folder.id == folder.id]
+
+    async def _remove_trees(self, folder: Folder) -> bool:
+        """Directories with all that is in them, in one call; whether there were any."""
+        trees = whole_trees(self._of(folder), trio.current_time())
+        if not trees.tops:
+            return False
+        try:
+            self._gate.check_reachable(folder)
+            paths, known = [p.path for p in trees.tops], all(p.known for p in trees.tops)
+            await self._client.delete_files(
+                folder, paths, recursive=True, known=known, not_after=trees.not_after
+            )
+        except VfsError as e:
+            for p in trees.all:
+                p.seen_at = -math.inf  # each is looked at, and told of by itself
+            if e.retryable or isinstance(e, LocalIOError):
+                raise
+            return False
+        await self._finish(trees.all)
+        return True
+
+    async def _remove_files(self, folder: Folder) -> list[tuple[Pending, VfsError]]:
+        """Names that are no directories; those that stay, and why."""
+        # Names that failed before come last: others do not wait behind one that always fails.
+        files = sorted((p for p in self._of(folder) if not p.is_directory), key=lambda p: p.failures)
+        batch = files[:BATCH]
+        wanted: list[Pending] = []
+        left: list[tuple[Pending, VfsError]] = []
+        for p in batch:
+            try:
+                if await self._still_wanted(p):
+                    wanted.append(p)
+            except RemoteError as e:
+                p.failures += 1
+                left.append((p, e))
+        stayed, error = await self._delete(folder, wanted)
+        left += [(p, error) for p in stayed if error is not None]
         self._pulse.beat()
-        if len(left) < len(batch):
-            await self._finish([p for p in batch if p not in left])
-        if error is not None:
-            self._left = left
-            raise error
+        await self._finish([p for p in batch if all(p is not other for other, _ in left)])
+        return left
+
+    async def _remove_directories(self, folder: Folder) -> list[tuple[Pending, VfsError]]:
+        """Directories that have to be looked at; those that stay, and why."""
+        left: list[tuple[Pending, VfsError]] = []
+        failed: set[Pending] = set()
+        while those := [p for p in ready(self._of(folder)) if p not in failed]:
+            for pending in sorted(those, key=lambda p: p.failures):
+                try:
+                    await self._remove_directory(pending)
+                except VfsError as e:
+                    if not isinstance(e, RemoteError | TooLate):
+                        raise
+                    # Not the server's state as a whole: others do not wait behind this one.
+                    pending.failures += 1
+                    failed.add(pending)
+                    left.append((pending, e))
+                else:
+                    await self._finish([pending])
+                self._pulse.beat()
+        return left
+
+    async def _remove_directory(self, pending: Pending) -> None:
+        """Take a directory off the server if nothing is in it.
+
+        Raises:
+            RemoteUnavailable, RateLimited, RemoteError, LocalIOError, TooLate: it is tried again.
+        """
+        try:
+            path = pending.path
+            self._gate.check_reachable(pending.folder)
+            listing = await self._client.list_files(pending.folder, path)
+            if listing.entries or listing.cut:
+                raise NotEmpty("the directory holds something that was not removed here")
+            not_after = trio.current_time() + LATE_S
+            await self._client.delete_files(
+                pending.folder, [path], recursive=True, known=pending.known, not_after=not_after
+            )
+        except (NotFound, NotADirectory, Stale):
+            pending.in_doubt()  # gone, or replaced by something else
+        except VfsError as e:
+            if e.retryable or isinstance(e, LocalIOError | RemoteError | TooLate):
+                raise
+            await self._refused([pending], e)
 
     async def _delete(self, folder: Folder, wanted: list[Pending]) -> tuple[list[Pending], VfsError | None]:
         """Take names off the server; those it fails on stay, with its last word. One of them makes a
@@ -216,8 +343,7 @@ class Removals:
     async def _delete_at_once(self, folder: Folder, wanted: list[Pending]) -> None:
         while wanted:
             try:
-                paths = [child_path(p.parent, p.name) for p in wanted]
-                known = not any(dircache.state_of(p.parent).cut for p in wanted)
+                paths, known = [p.path for p in wanted], all(p.known for p in wanted)
                 await self._client.delete_files(folder, paths, known=known)
                 break
             except (NotFound, IsADirectory) as e:
@@ -234,28 +360,34 @@ class Removals:
 
     async def _still_wanted(self, pending: Pending) -> bool:
         try:
-            path = child_path(pending.parent, pending.name)
+            path = pending.path
             self._gate.check_reachable(pending.folder)
             if not pending.look_first:
                 return True
             found = await self._transfers.stat(pending.folder, path)
         except (NotFound, IsADirectory, Stale):
-            return False  # gone with its directory, or replaced by one
-        version = pending.version
-        return version is None or version.matches_listing(found.size, found.mtime_ns)
+            pending.in_doubt()  # gone with its directory, or replaced by one
+            return False
+        version = pending.removal.version
+        if version is None or version.matches_listing(found.size, found.mtime_ns):
+            return True
+        pending.in_doubt()
+        return False
 
     async def _is_there(self, pending: Pending) -> bool:
         try:
-            await self._transfers.stat(pending.folder, child_path(pending.parent, pending.name))
+            await self._transfers.stat(pending.folder, pending.path)
         except (NotFound, IsADirectory, Stale):
+            pending.in_doubt()
             return False
         return True
 
     async def _refused(self, refused: list[Pending], e: VfsError) -> None:
         for pending in refused:
             pending.error = e
+            pending.in_doubt()
             self._recent.note("removal", e, pending.shown)
-            dircache.expire(pending.parent)
+            dircache.expire(pending.top.parent)
             name = pending.name.decode("utf-8", "backslashreplace")
             event(
                 _log,
@@ -267,9 +399,15 @@ class Removals:
             )
 
     async def _finish(self, batch: list[Pending]) -> None:
-        await self._rows.removals_done(batch[0].folder.id, [(p.directory, p.name) for p in batch])
+        if not batch:
+            return
+        await self._rows.removals_done(p.removal for p in batch)
         for pending in batch:
             del self._pending[pending.parent, pending.name]
+            self._directories -= pending.is_directory
+            self._in[pending.parent].discard(pending)
+            if not self._in[pending.parent]:
+                del self._in[pending.parent]
             # A listing that was asked for before shows them still.
             dircache.record_change(pending.parent, pending.name)
             pending.done.set()
@@ -338,7 +476,17 @@ class Removals:
 
     def _has_failed(self, pending: Pending) -> bool:
         """Whether the last failure was about this name; it may have come when the call was under way."""
-        return not pending.done.is_set() and (self._left is None or pending in self._left)
+        return not pending.done.is_set() and (
+            self._left is None or any(pending in _chain(left) for left in self._left)
+        )
+
+
+def _chain(pending: Pending) -> Iterator[Pending]:
+    """It, and what it lies in as far as that waits for it."""
+    at: Pending | None = pending
+    while at is not None:
+        yield at
+        at = at.within
 
 
 def _concerns(pending: Pending, directories: tuple[Node, ...], name: bytes | None) -> bool:
@@ -346,7 +494,8 @@ def _concerns(pending: Pending, directories: tuple[Node, ...], name: bytes | Non
         return True
     if name is not None:
         return pending.parent is directories[0] and pending.name == name
-    return any(pending.parent is d or InodeTable.is_below(pending.parent, d) for d in directories)
+    parent = pending.top.parent
+    return any(parent is d or InodeTable.is_below(parent, d) for d in directories)
 
 
 async def _either(one: trio.Event, other: trio.Event) -> None:

@@ -23,6 +23,7 @@ from vfsmount.store.staging import Content, StagingArea
 from vfsmount.values import Kind
 from vfsmount.vfs.notes import Notes
 from vfsmount.vfs.paths import folder_of
+from vfsmount.vfs.pending import inner_first
 from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.recovery import Recoverer, contents_of
 from vfsmount.vfs.removals import Removals
@@ -245,12 +246,15 @@ class Restaging:
         self._settling.watch(node, row.id, detail, content, detail.sent)
 
     async def _restore_removals(self) -> None:
-        for removal in await self._rows.read_removals(self._area.own):
+        for removal in inner_first(await self._rows.read_removals(self._area.own)):
             parent = await self._recoverer.directory(removal.folder, removal.parent)
             if parent is None:
                 continue
             node = parent.entries.get(removal.name)
+            if node is not None and removal.directory and node.entries:
+                await self._rows.removals_done([removal])  # in use again
+                continue
             if node is not None:  # killed before the tree said so: nothing else takes the name before
                 self._inodes.unlink(node)
                 self._writer.let_go(node)
-            self._removals.adopt(parent, removal)
+            self._removals.adopt(parent, removal, node)
