@@ -98,7 +98,7 @@ class Removals:
     @property
     def names(self) -> list[str]:
         """For people: folder and path of each."""
-        return [p.shown for p in self._pending.values() if not p.top.parent.unlinked]
+        return [p.shown for p in self._pending.values() if p.within is None and not p.parent.unlinked]
 
     def hides(self, directory: Node, name: bytes) -> bool:
         """Whether a name that the server may still show is gone."""
