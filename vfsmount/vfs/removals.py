@@ -147,7 +147,8 @@ class Removals:
         Raises:
             NoSpace, LocalIOError: it is not removed.
         """
-        path, known = InodeTable.path(parent), not dircache.state_of(parent).cut
+        path, state = InodeTable.path(parent), dircache.state_of(parent)
+        known = not state.cut or node.checked_at == state.fetched_at
         removal = Removal(folder_of(node).id, path, node.name, version, directory=node.is_dir)
         await self._rows.removed(self._recorder.mount, removal, row_ids)
         self._recorder.changed()
