@@ -11,14 +11,16 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import h11
+import httpx
 import pytest
 import trio
 
+from vfsmount.api import manager
 from vfsmount.api.client import Client
 from vfsmount.api.governor import background
 from vfsmount.api.transfer import Transfers
 from vfsmount.config import ApiSettings
-from vfsmount.errors import ProtocolError, RemoteError, RemoteUnavailable, VfsError
+from vfsmount.errors import ProtocolError, RemoteError, RemoteUnavailable, TooLate, VfsError
 from vfsmount.values import Folder, Validator
 
 Handler = Callable[[trio.SocketStream, h11.Connection], Awaitable[None]]
@@ -363,3 +365,29 @@ async def test_broken_upload_ends_with_a_reset(nursery: trio.Nursery) -> None:
         with trio.fail_after(5):
             await ended.wait()
     assert ends == ["reset"]
+
+
+async def test_call_whose_time_has_passed_is_not_made(wire: Wire) -> None:
+    wire.json("/folders/f/delete-files", {})
+    async with connected(wire) as client:
+        await client.delete_files(FOLDER, ["a"], not_after=trio.current_time() + 60)
+        assert wire.requests[-1][1] == "/folders/f/delete-files"
+        before = len(wire.requests)
+        with pytest.raises(TooLate):
+            await client.delete_files(FOLDER, ["a"], not_after=trio.current_time() - 0.001)
+        assert len(wire.requests) == before
+
+
+async def test_call_whose_time_passes_while_it_connects_is_not_whole(wire: Wire) -> None:
+    """The server has its head and no body: it does nothing then."""
+    wire.json("/folders/f/delete-files", {})
+    body = manager._in_time(b'{"files": ["a"]}', trio.current_time() - 0.001)
+    async with connected(wire) as client:
+        url = httpx.URL(f"{wire.url}/folders/f/delete-files")
+        headers = {"Content-Length": "16"}
+        with pytest.raises(TooLate):
+            async with client._manager._http.exchange("POST", url, headers=headers, content=body):
+                raise AssertionError("it was answered")
+        body = manager._in_time(b'{"files": ["a"]}', trio.current_time() + 60)
+        async with client._manager._http.exchange("POST", url, headers=headers, content=body) as response:
+            assert response.status_code == 200
