@@ -181,6 +181,8 @@ class RateLimited(VfsError):
 class TooLate(VfsError):
     """What a call was based on was seen too long ago when its turn came. It was not executed."""
 
+    retryable = True
+
 
 class ServerFrozen(VfsError):
     """The manager is in maintenance and refuses changes."""

@@ -95,7 +95,7 @@ def test_removing_a_tree_costs_a_call_for_each_directory_and_for_a_hundred_names
     server: Embedded, mounted: Mounted, listed: str
 ) -> None:
     """The server has no rmdir: before its recursive delete may be used, each directory is looked at."""
-    directories, files = 12, 60
+    directories, files = 12, 57  # no number that may be a limit
     (folder,) = [f for f in server.client("owner").ok("GET", "/folders") if f["name"] == "tree"]
     top = server.folder_dir(folder["id"]) / f"gone-{listed}"
     for n in range(directories - 1):

@@ -51,6 +51,14 @@ class ListingLimit:
         """Whether such a listing lacks nothing: a longer one was seen, or the limit is known."""
         return count < self._largest or (self._proved is not None and count < self._proved)
 
+    def is_beyond_doubt(self, count: int) -> bool:
+        """As not `may_be_cut`, before what was not shown would be destroyed: here any number is suspect that
+        somebody may choose for a limit, by tens or by powers of two."""
+        if self.may_be_cut(count):
+            return False
+        chosen = count >= 8 and (count % 10 == 0 or count & (count - 1) == 0)
+        return not chosen or self.is_surely_whole(count)
+
     def is_likely(self, count: int) -> bool:
         """Whether people should hear of it: few directories of ten files are cut ones."""
         return self.may_be_cut(count) and (self._proved is not None or self._is_usual(count))

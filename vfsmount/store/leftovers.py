@@ -64,10 +64,12 @@ def leftovers(state_dir: Path) -> Leftovers:
         # Quoted: in a URI "?" and "#" mean something.
         uri = f"file:{urllib.parse.quote(str(database.absolute()))}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=10)) as db:
-            if db.execute("pragma user_version").fetchone()[0] < 2:
+            if (version := db.execute("pragma user_version").fetchone()[0]) < 2:
                 return Leftovers(aside=aside)  # from before files were sent in the background
             unsent = tuple(_unsent(db, orphans, state_dir / "staging"))
             rows = db.execute("select mount from removals").fetchall()
+            if version >= 4:  # read only: nobody has brought it up to date yet
+                rows += db.execute("select mount from removed_directories").fetchall()
     except (OSError, sqlite3.Error, msgspec.DecodeError) as e:
         raise LocalIOError(f"what ended mounts left in {state_dir} cannot be read: {e}") from e
     return Leftovers(unsent, sum(mount in orphans for (mount,) in rows), aside)

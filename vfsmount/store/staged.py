@@ -63,7 +63,13 @@ alter table moves add column size integer;
 """
 # Added in version 4.
 REMOVED_DIRECTORIES_SCHEMA = """
-alter table removals add column directory integer not null default 0;  -- 1: it was one, and empty
+create table removed_directories (  -- as removals; not in them, because mounts of before may be running
+  folder text not null,
+  parent blob not null,
+  name blob not null,
+  mount text not null,
+  primary key (folder, parent, name)
+) without rowid;
 """
 CONFLICTS_KEPT = 200  # newest; older ones have been seen or never will be
 
@@ -245,7 +251,7 @@ class StagedRecords:
 
     async def has_any(self, mount: str) -> bool:
         """Whether anything stands under a mount's name that the next mount has to look at."""
-        tables = ("staged", "removals", "moves")
+        tables = ("staged", "removals", "removed_directories", "moves")
 
         def work(db: sqlite3.Connection) -> bool:
             return any(
@@ -271,10 +277,14 @@ class StagedRecords:
 
         def work(db: sqlite3.Connection) -> None:
             db.executemany("delete from staged where id = ?", ids)
-            if removal is not None:
+            if removal is not None and removal.directory:
                 db.execute(
-                    "insert or replace into removals"
-                    " (folder, parent, name, mount, mtime_ns, size, directory) values (?, ?, ?, ?, ?, ?, ?)",
+                    "insert or replace into removed_directories values (?, ?, ?, ?)",
+                    (removal.folder, removal.parent, removal.name, mount),
+                )
+            elif removal is not None:
+                db.execute(
+                    "insert or replace into removals values (?, ?, ?, ?, ?, ?)",
                     (
                         removal.folder,
                         removal.parent,
@@ -282,7 +292,6 @@ class StagedRecords:
                         mount,
                         version.mtime_ns if version else None,
                         version.size if version else None,
-                        removal.directory,
                     ),
                 )
 
@@ -290,31 +299,42 @@ class StagedRecords:
 
     async def removals_done(self, removals: Iterable[Removal]) -> None:
         """The server has done them, or they are not wanted any more."""
-        rows = [(r.folder, r.parent, r.name) for r in removals]
-        await self._run(
-            lambda db: db.executemany(
-                "delete from removals where folder = ? and parent = ? and name = ?", rows
-            )
-        )
+        done = list(removals)
+
+        def work(db: sqlite3.Connection) -> None:
+            for table, directory in (("removals", False), ("removed_directories", True)):
+                db.executemany(
+                    f"delete from {table} where folder = ? and parent = ? and name = ?",  # noqa: S608
+                    [(r.folder, r.parent, r.name) for r in done if r.directory is directory],
+                )
+
+        await self._run(work)
 
     async def read_removals(self, mount: str) -> list[Removal]:
         """A mount's removals that are not done."""
 
         def work(db: sqlite3.Connection) -> list[Removal]:
-            rows = db.execute(
-                "select folder, parent, name, mtime_ns, size, directory from removals where mount = ?",
-                (mount,),
-            )
+            names = db.execute(
+                "select folder, parent, name, mtime_ns, size from removals where mount = ?", (mount,)
+            ).fetchall()
+            directories = db.execute(
+                "select folder, parent, name from removed_directories where mount = ?", (mount,)
+            ).fetchall()
             return [
-                Removal(f, bytes(p), bytes(n), None if m is None else Validator(m, s), bool(d))
-                for f, p, n, m, s, d in rows
-            ]
+                Removal(f, bytes(p), bytes(n), None if m is None else Validator(m, s))
+                for f, p, n, m, s in names
+            ] + [Removal(f, bytes(p), bytes(n), None, directory=True) for f, p, n in directories]
 
         return await self._run(work)
 
     async def take_removals_over(self, old: str, new: str) -> None:
         """Removals of a dead mount become those of another."""
-        await self._run(lambda db: db.execute("update removals set mount = ? where mount = ?", (new, old)))
+
+        def work(db: sqlite3.Connection) -> None:
+            for table in ("removals", "removed_directories"):
+                db.execute(f"update {table} set mount = ? where mount = ?", (new, old))  # noqa: S608
+
+        await self._run(work)
 
     async def begin_move(self, mount: str, move: Move) -> int:
         """A rename is about to be sent; the id for `end_move`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -98,6 +99,7 @@ class Namespace:
         self._policy = policy
         self._notes = notes
         self._unsettled: dict[Request, trio.Event] = {}  # renames of which nobody knows yet how they ended
+        self._arriving: Counter[Node] = Counter()  # names that are being moved into a directory
         self._outdated: set[Node] = set()  # directories whose recorded time is no longer theirs
 
     # --- making --------------------------------------------------------------------------------
@@ -301,11 +303,11 @@ class Namespace:
             return
         async with self._gate.moving(node):
             self._require_still(node, parent, name)
-            if node.entries or (seen_at is None and self._removals.pending_in(node)):
+            if node.entries or self._arriving[node] or (seen_at is None and self._removals.pending_in(node)):
                 raise NotEmpty("the directory is not empty")
             operation.begins(node)
             if seen_at is None:
-                await self._delete(parent, node, recursive=True)
+                await self._delete_empty(parent, node)
                 self._removals.touched(parent)
             else:
                 await self._removals.add(parent, node, None, seen_at=seen_at)
@@ -323,12 +325,15 @@ class Namespace:
         if parent is self._inodes.root or not self._removals.is_clearing(directory, parent):
             await self._require_empty(directory)
             return None
-        await self._metadata.refresh(directory, max_age_s=JUST_S)
-        if dircache.state_of(directory).cut:  # names on their way out may hide others
+        max_age_s = min(JUST_S, trio.current_time() - self._removals.gone_from_at(directory))
+        await self._metadata.refresh(directory, max_age_s=max_age_s)
+        limit, state = self._client.listing_limit(folder_of(directory)), dircache.state_of(directory)
+        if state.cut or not limit.is_beyond_doubt(state.count) or self._removals.doubts(directory):
+            # Names on their way out may hide others, and may be another's by now.
             await self._require_empty(directory)
             return None
         self._check_empty(directory)
-        return dircache.state_of(directory).fetched_at
+        return state.fetched_at
 
     async def _require_empty(self, directory: Node) -> None:
         if not directory.entries:
@@ -343,7 +348,15 @@ class Namespace:
         if directory.entries or dircache.state_of(directory).cut:
             raise NotEmpty("the directory is not empty")
 
-    async def _delete(self, parent: Node, node: Node, *, recursive: bool) -> None:
+    async def _delete_empty(self, parent: Node, node: Node) -> None:
+        """Take a directory that was seen to be empty off the server now."""
+        folder, state = folder_of(node), dircache.state_of(parent)
+        self._gate.check_reachable(folder)
+        known, seen_at = not state.cut, dircache.state_of(node).fetched_at
+        with self._unknown_if_lost(parent), suppress(NotFound):  # NotFound: gone already
+            await self._removals.remove_empty(folder, remote_path(node), known=known, seen_at=seen_at)
+
+    async def _delete(self, parent: Node, node: Node) -> None:
         folder = folder_of(node)
         self._gate.check_reachable(folder)
         # We have just looked; only what a cut listing did not show may be a link that a probe took
@@ -351,7 +364,7 @@ class Namespace:
         known = not dircache.state_of(parent).cut
         # NotFound: gone already, which is what was asked for.
         with self._unknown_if_lost(parent), suppress(NotFound):
-            await self._client.delete_files(folder, [remote_path(node)], recursive=recursive, known=known)
+            await self._client.delete_files(folder, [remote_path(node)], known=known)
 
     @staticmethod
     def _is_on_server(node: Node) -> bool:
@@ -464,12 +477,19 @@ class Namespace:
         tops, names = [node] if node.is_dir else [], [(new_parent, new_name)]
         while True:
             if node.is_dir:
+                await self._gate.settled_below(node)
                 await self._removals.flush(node)
             await self._removals.flush(new_parent, name=new_name)
             async with self._gate.moving(node, target):
-                if not self._removals.want(tops, names):  # added since
+                if self._gate.moves_below(node) or self._removals.want(tops, names):
+                    continue  # it began meanwhile
+                self._arriving[new_parent] += 1
+                try:
                     yield
                     return
+                finally:
+                    self._arriving[new_parent] -= 1
+                    self._arriving += Counter()  # without zeroes
 
     async def _moved(self, parent: Node, node: Node, new_parent: Node, new_name: bytes, move: Move) -> None:
         """The server has moved what it has: say so here, too."""
@@ -585,7 +605,7 @@ class Namespace:
     async def _move_unsent(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
         """Nothing moves on the server: what is sent later goes to the new name, over what is there."""
         if node.kind.is_local and target is not None and self._is_on_server(target):
-            await self._delete(new_parent, target, recursive=False)
+            await self._delete(new_parent, target)
         current = new_parent.entries.get(new_name)
         if current is not None and current.is_dir:
             raise IsADirectory("a file cannot replace a directory")
@@ -605,7 +625,8 @@ class Namespace:
         self._gate.check_reachable(folder)
         if target is not None and target.is_dir:
             # move-file onto a directory would go into it, so the empty one goes first.
-            await self._client.delete_files(folder, [dst], recursive=True)
+            seen_at = dircache.state_of(target).fetched_at
+            await self._removals.remove_empty(folder, dst, known=False, seen_at=seen_at)
         elif target is None or target.kind.is_local:
             await self._refuse_directory_at(new_parent, dst)
         await self._client.move_file(folder, src, dst)
@@ -647,7 +668,8 @@ class Namespace:
         if not folder.is_owner:
             raise PermissionDenied("only its owner may rename a folder")
         self._gate.check_reachable(folder)
-        async with self._gate.moving(node), self._exclusion.below(node):
+        root = self._inodes.root
+        async with self._moving(node, None, root, new_name), self._exclusion.below(node):
             await self._uploader.stop([n for n in self._inodes.subtree(node) if n.staged is not None])
             operation.begins(node)
             await self._client.rename_folder(folder, name)

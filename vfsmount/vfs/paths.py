@@ -125,7 +125,16 @@ class PathGate:
 
     def holds_moving(self, node: Node) -> bool:
         """Whether the path of the node, or of one below it, is about to change."""
-        return self.is_moving(node) or any(InodeTable.is_below(moving, node) for moving in self._moving)
+        return self.is_moving(node) or self.moves_below(node)
+
+    async def settled_below(self, node: Node) -> None:
+        """Wait until nobody is renaming or removing anything below the node."""
+        while (below := next((m for m in self._moving if InodeTable.is_below(m, node)), None)) is not None:
+            await self._moving[below].wait()
+
+    def moves_below(self, node: Node) -> bool:
+        """Whether anything below the node is being renamed or removed."""
+        return any(InodeTable.is_below(moving, node) for moving in self._moving)
 
     def _moving_above(self, node: Node) -> trio.Event | None:
         at: Node | None = node

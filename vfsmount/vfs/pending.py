@@ -18,7 +18,7 @@ from vfsmount.core.inodes import Node
 from vfsmount.errors import VfsError
 from vfsmount.store.staged import Removal
 from vfsmount.values import Folder
-from vfsmount.vfs.paths import child_path
+from vfsmount.vfs.paths import child_path, folder_of
 
 LATE_S = 2.0  # after a directory was seen to be empty
 
@@ -35,10 +35,10 @@ class Pending:
         seen_at: when a directory was asked for what is in it, and nothing was but what is removed too.
         within: its directory, where that is on its way out as well.
         failures: how often the server had no answer for it alone.
+        stays: it was not removed, or somebody else did: what the server shows under its name is another's.
     """
 
     parent: Node
-    folder: Folder
     removal: Removal
     known: bool = True
     added_at: float = field(default_factory=trio.current_time)
@@ -46,8 +46,14 @@ class Pending:
     seen_at: float = -math.inf
     within: Pending | None = None
     failures: int = 0
+    stays: bool = False
     done: trio.Event = field(default_factory=trio.Event)
     error: VfsError | None = None
+
+    @property
+    def folder(self) -> Folder:
+        """As it is called now."""
+        return folder_of(self.parent)
 
     @property
     def name(self) -> bytes:
@@ -93,6 +99,7 @@ class Pending:
 
     def in_doubt(self) -> None:
         """It stays, or is another's: what it lies in is not empty then, and is looked at again."""
+        self.stays = True
         if self.within is not None:
             self.within.seen_at = -math.inf
 

@@ -307,9 +307,9 @@ class Recoverer:
         if parent is None:
             return True  # not to be seen in this mount; another one may
         node = parent.entries.get(removal.name)
-        if node is not None and not (removal.directory and node.is_dir and not node.entries):
+        if node is not None and (not removal.directory or self.is_in_use(node)):
             return False
-        if node is not None:  # made on the way to what is removed below it
+        if node is not None:
             self._inodes.unlink(node)
         self._removals.adopt(parent, removal, node)
         return True
@@ -340,6 +340,10 @@ class Recoverer:
                     self._inodes.renumber([(child, record.attrs.ino)])  # those below go by it
             at = child
         return at if at is not None and at.is_dir else None
+
+    def is_in_use(self, node: Node) -> bool:
+        """Whether there is more of a node than directories that were made on the way to what was removed."""
+        return any(not n.is_dir for n in self._inodes.subtree(node))
 
     def _name_of(self, folder: Folder | None, row: StagedRow) -> str:
         path = row.parent + b"/" + row.name if row.parent else row.name

@@ -20,6 +20,7 @@ from cachetools import TTLCache
 
 from vfsmount.api.client import Client
 from vfsmount.api.governor import background, class_now
+from vfsmount.api.http import SLEPT_S, slept
 from vfsmount.api.transfer import Transfers
 from vfsmount.core import dircache
 from vfsmount.core.governor import Class
@@ -32,6 +33,7 @@ from vfsmount.errors import (
     NotEmpty,
     NotFound,
     RemoteError,
+    RemoteUnavailable,
     Stale,
     TooLate,
     VfsError,
@@ -52,7 +54,8 @@ BATCH = 250  # names in a call: far below what a request may hold, enough to mak
 IDLE_S = 0.1  # no more came for this long: whoever removes is done, or slow
 TREE_IDLE_S = 0.4  # with directories among them
 CLEARING_S = 2.0  # who removed a name so long ago may be removing the directory
-MANY = 1000  # directories from which names are removed at a time
+ATTEMPTS = 5  # at a look and a call, with twice the time between them at each
+MANY = 10_000  # directories from which names are removed at a time
 LONGEST_S = 1.0  # from the first name to the call
 
 
@@ -79,8 +82,9 @@ class Removals:
         self._pending: dict[tuple[Node, bytes], Pending] = {}
         self._in: defaultdict[Node, set[Pending]] = defaultdict(set)  # by the directory they are removed from
         self._directories = 0  # of them
-        # Directories from which names went a moment ago.
-        self._touched: TTLCache[Node, bool] = TTLCache(MANY, CLEARING_S, trio.current_time)
+        self._slept_s = slept()
+        # Directories from which names went a moment ago, and when the server last said that one has gone.
+        self._touched: TTLCache[Node, float] = TTLCache(MANY, CLEARING_S, trio.current_time)
         self._added_at = self._first_at = 0.0
         self._wanted = 0  # callers who wait
         self._urgent = 0  # those of them that somebody waits for
@@ -114,21 +118,27 @@ class Removals:
 
     def touched(self, directory: Node) -> None:
         """A name was removed from a directory."""
-        self._touched[directory] = True
+        self._touched[directory] = self._touched.get(directory, -math.inf)
+
+    def gone_from_at(self, directory: Node) -> float:
+        """When the server last said of a name that it has gone from a directory, which proves nothing on
+        26.x: what was seen before, with that name left out, is no longer to be believed."""
+        return self._touched.get(directory, -math.inf)
 
     def shown(self, directory: Node, entries: Iterable[RemoteEntry]) -> None:
-        """The server shows these: what does not look like what was removed may be another's."""
+        """The server shows these: what is of another kind than what was removed is another's."""
         if not self.pending_in(directory):
             return
         for entry in entries:
-            if (pending := self._pending.get((directory, entry.name))) is None:
-                continue
-            version = pending.removal.version
-            same = version is None or version.matches_listing(entry.size, entry.mtime_ns)
-            if pending.is_directory != (entry.kind is Kind.DIRECTORY) or not (pending.is_directory or same):
-                pending.look_first = True
-                pending.seen_at = -math.inf
-                pending.in_doubt()
+            pending = self._pending.get((directory, entry.name))
+            if pending is not None and pending.is_directory != (entry.kind is Kind.DIRECTORY):
+                pending.look_first, pending.seen_at = True, -math.inf
+                if pending.within is not None:
+                    pending.within.seen_at = -math.inf
+
+    def doubts(self, directory: Node) -> bool:
+        """Whether something in a directory may not be what was removed from it."""
+        return any(p.look_first for p in self._in.get(directory, ()))
 
     async def add(
         self,
@@ -152,7 +162,7 @@ class Removals:
         removal = Removal(folder_of(node).id, path, node.name, version, directory=node.is_dir)
         await self._rows.removed(self._recorder.mount, removal, row_ids)
         self._recorder.changed()
-        self._put(Pending(parent, folder_of(node), removal, known, seen_at=seen_at), node)
+        self._put(Pending(parent, removal, known, seen_at=seen_at), node)
 
     def adopt(self, parent: Node, removal: Removal, node: Node | None = None) -> None:
         """Go on with one of a mount that died; `node`: what stood for it.
@@ -161,7 +171,7 @@ class Removals:
         """
         # Whether it is a link by now is for a directory not seen by looking at it.
         known = not removal.directory
-        self._put(Pending(parent, folder_of(parent), removal, known, look_first=True), node)
+        self._put(Pending(parent, removal, known, look_first=True), node)
 
     def _put(self, pending: Pending, node: Node | None) -> None:
         if not self._pending:
@@ -238,11 +248,19 @@ class Removals:
             self._left = [p for p, _ in errors]
             raise errors[0][1]
 
+    def _forget_what_slept(self) -> None:
+        """The clock stands still while the machine is suspended; what was seen before is long ago."""
+        slept_s, self._slept_s = slept() - self._slept_s, slept()
+        if slept_s >= SLEPT_S:
+            for p in self._pending.values():
+                p.seen_at = -math.inf
+
     def _of(self, folder: Folder) -> list[Pending]:
         return [p for p in self._pending.values() if p.folder.id == folder.id]
 
     async def _remove_trees(self, folder: Folder) -> bool:
         """Directories with all that is in them, in one call; whether there were any."""
+        self._forget_what_slept()
         trees = whole_trees(self._of(folder), trio.current_time())
         if not trees.tops:
             return False
@@ -255,7 +273,10 @@ class Removals:
         except VfsError as e:
             for p in trees.all:
                 p.seen_at = -math.inf  # each is looked at, and told of by itself
+            if isinstance(e, TooLate):
+                return False
             if e.retryable or isinstance(e, LocalIOError):
+                _doubt_outcome(trees.all, e)
                 raise
             return False
         await self._finish(trees.all)
@@ -272,9 +293,14 @@ class Removals:
             try:
                 if await self._still_wanted(p):
                     wanted.append(p)
-            except RemoteError as e:
-                p.failures += 1
-                left.append((p, e))
+            except VfsError as e:
+                if isinstance(e, RemoteError):
+                    p.failures += 1
+                    left.append((p, e))
+                elif e.retryable or isinstance(e, LocalIOError):
+                    raise
+                else:
+                    await self._refused([p], e)
         stayed, error = await self._delete(folder, wanted)
         left += [(p, error) for p in stayed if error is not None]
         self._pulse.beat()
@@ -289,9 +315,7 @@ class Removals:
             for pending in sorted(those, key=lambda p: p.failures):
                 try:
                     await self._remove_directory(pending)
-                except VfsError as e:
-                    if not isinstance(e, RemoteError | TooLate):
-                        raise
+                except RemoteError as e:
                     # Not the server's state as a whole: others do not wait behind this one.
                     pending.failures += 1
                     failed.add(pending)
@@ -305,24 +329,46 @@ class Removals:
         """Take a directory off the server if nothing is in it.
 
         Raises:
-            RemoteUnavailable, RateLimited, RemoteError, LocalIOError, TooLate: it is tried again.
+            RemoteUnavailable, RateLimited, RemoteError, LocalIOError: it is tried again.
         """
         try:
-            path = pending.path
             self._gate.check_reachable(pending.folder)
-            listing = await self._client.list_files(pending.folder, path)
-            if listing.entries or listing.cut:
-                raise NotEmpty("the directory holds something that was not removed here")
-            not_after = trio.current_time() + LATE_S
-            await self._client.delete_files(
-                pending.folder, [path], recursive=True, known=pending.known, not_after=not_after
-            )
+            await self.remove_empty(pending.folder, pending.path, known=pending.known)
         except (NotFound, NotADirectory, Stale):
             pending.in_doubt()  # gone, or replaced by something else
         except VfsError as e:
-            if e.retryable or isinstance(e, LocalIOError | RemoteError | TooLate):
+            if e.retryable or isinstance(e, LocalIOError | RemoteError):
                 raise
             await self._refused([pending], e)
+
+    async def remove_empty(
+        self, folder: Folder, path: str, *, known: bool, seen_at: float = -math.inf
+    ) -> None:
+        """Take one directory off the server, if by a fresh look nothing is in it.
+
+        Args:
+            known: as `Client.delete_files`.
+            seen_at: when it was asked for what is in it, on trio's clock; nothing was.
+
+        Raises:
+            NotEmpty, and what a listing and a deletion may meet.
+        """
+        for doublings in range(ATTEMPTS):
+            if trio.current_time() > seen_at + LATE_S:
+                seen_at = trio.current_time()
+                listing = await self._client.list_files(folder, path)
+                if listing.entries or listing.cut:
+                    raise NotEmpty("the directory holds something that was not removed here")
+            try:
+                # A server may need longer for a listing than what it says is worth.
+                not_after = seen_at + LATE_S * 2**doublings
+                await self._client.delete_files(
+                    folder, [path], recursive=True, known=known, not_after=not_after
+                )
+                return
+            except TooLate:
+                seen_at = -math.inf
+        raise RemoteUnavailable("the server takes too long to tell what is in a directory", sent=False)
 
     async def _delete(self, folder: Folder, wanted: list[Pending]) -> tuple[list[Pending], VfsError | None]:
         """Take names off the server; those it fails on stay, with its last word. One of them makes a
@@ -355,6 +401,7 @@ class Removals:
                 wanted = left if len(left) < len(wanted) else []
             except VfsError as e:
                 if e.retryable or isinstance(e, LocalIOError):
+                    _doubt_outcome(wanted, e)
                     raise
                 await self._refused(wanted, e)
                 wanted = []
@@ -388,7 +435,6 @@ class Removals:
             pending.error = e
             pending.in_doubt()
             self._recent.note("removal", e, pending.shown)
-            dircache.expire(pending.top.parent)
             name = pending.name.decode("utf-8", "backslashreplace")
             event(
                 _log,
@@ -411,6 +457,9 @@ class Removals:
                 del self._in[pending.parent]
             # A listing that was asked for before shows them still.
             dircache.record_change(pending.parent, pending.name)
+            self._touched[pending.parent] = trio.current_time()
+            if pending.stays:
+                dircache.expire(pending.parent)  # so far it was hidden
             pending.done.set()
 
     # --- waiting -------------------------------------------------------------------------------
@@ -480,6 +529,13 @@ class Removals:
         return not pending.done.is_set() and (
             self._left is None or any(pending in _chain(left) for left in self._left)
         )
+
+
+def _doubt_outcome(pending: Iterable[Pending], e: VfsError) -> None:
+    """Where it may have been done, what is there by the next time may be another's."""
+    if isinstance(e, RemoteUnavailable) and e.sent:
+        for p in pending:
+            p.look_first = p.look_first or not p.is_directory
 
 
 def _chain(pending: Pending) -> Iterator[Pending]:

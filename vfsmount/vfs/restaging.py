@@ -251,7 +251,7 @@ class Restaging:
             if parent is None:
                 continue
             node = parent.entries.get(removal.name)
-            if node is not None and removal.directory and node.entries:
+            if node is not None and removal.directory and self._recoverer.is_in_use(node):
                 await self._rows.removals_done([removal])  # in use again
                 continue
             if node is not None:  # killed before the tree said so: nothing else takes the name before
