@@ -128,7 +128,7 @@ def test_search_goes_on_where_it_was_after_its_beginning_is_gone() -> None:
     now = steps(walk, [top, a, b, d][:3])
     now = steps(walk, [d], now)
     assert walk.next(now, lambda n: n not in walk.ahead) is e
-    walk.arrived()
+    walk.arrived(top)
     walk.ahead.clear()
     assert walk.next(now, lambda n: n not in walk.ahead) is e
     inodes.unlink(d)
