@@ -65,11 +65,6 @@ class Database:
         """Let go of the database."""
         self.connection.close()
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """As `run`, for a single statement that only reads: that needs no transaction, three more statements
-        and a lock that other processes may have."""
-        return await self._in_thread(lambda: work(self.connection))
-
     async def run(self, work: Callable[[sqlite3.Connection], T], durable: bool = False) -> T:
         """Run `work` in a transaction; `durable`: it survives a power cut, with all before it."""
         db = self.connection
@@ -89,11 +84,8 @@ class Database:
                 raise
             return result
 
-        return await self._in_thread(in_thread)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
-            return await trio.to_thread.run_sync(work, limiter=self._limiter)
+            return await trio.to_thread.run_sync(in_thread, limiter=self._limiter)
         except (sqlite3.Error, ValueError) as e:  # ValueError: a row whose content is damaged
             if isinstance(e, sqlite3.OperationalError) and e.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise RecordsFull(FULL) from e

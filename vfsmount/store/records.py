@@ -72,7 +72,7 @@ class Records:
             )
             return [_record(*row) for row in rows]
 
-        return await self._database.read(work)
+        return await self._run(work)
 
     async def read_name(self, folder: str, parent: bytes, name: bytes) -> AttrRecord | None:
         """The record of one name."""
