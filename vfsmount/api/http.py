@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -40,7 +41,7 @@ WRITE_TIMEOUT_S = 30.0
 IDLE_S = 20.0  # the manager drops idle connections after 30 s; to be first avoids most resets
 MAX_CONNECTIONS = 100  # the storage-proxy served 400; this only bounds a bug
 # Exchanges of one pool: httpcore looks at each idle connection of it, with a system call, when a request
-# begins and again when it ends, which with 20 of them was an eighth of what a listing costs.
+# begins and again when it ends: with 20 of them, 0.65 ms of CPU for an exchange, and 0.45 so.
 POOLED = 4
 SLEPT_S = 1.0  # of a suspended machine, after which a connection is not trusted any more
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -49,22 +50,6 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def slept() -> float:
     """Seconds for which this machine has been suspended since it was started."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-
-
-class _NoCookies(httpx.Cookies):
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """None are kept. (A jar that takes none costs a twentieth of a call.)"""
-
-
-class _Client(httpx.AsyncClient):
-    """The webserver's cookie is sent by us, on the requests that need it and no others."""
-
-    @property  # type: ignore[misc]
-    def cookies(self) -> httpx.Cookies:
-        return _NO_COOKIES
-
-
-_NO_COOKIES = _NoCookies()
 
 
 @dataclass(slots=True)
@@ -196,7 +181,7 @@ class Http:
                 await pool.client.aclose()
 
     def _make_client(self, scheme: str, fresh: bool) -> httpx.AsyncClient:
-        return _Client(
+        return httpx.AsyncClient(
             transport=self._transport,
             verify=self.tls_context(scheme),
             timeout=self.timeout,
@@ -208,6 +193,8 @@ class Http:
             follow_redirects=False,
             trust_env=self._transport is None,
             mounts=dict.fromkeys(map(_all_of, LOOPBACK)) if self._transport is None else None,
+            # The webserver's cookie is sent by us, on the requests that need it and no others.
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         )
 
     @property
