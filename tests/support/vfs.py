@@ -52,8 +52,12 @@ class Driver:
         """lookup of every component; attributes of the last."""
         attr = await self.fs.getattr(ROOT_INO)
         for name in filter(None, path.split("/")):
+            known = self.fs.get_known(attr.ino, os.fsencode(name))
             attr = await self.fs.lookup(attr.ino, os.fsencode(name))
             self.lookups[attr.ino] += 1
+            if known is not None:
+                assert known.ino == attr.ino
+                self.lookups[attr.ino] += 1
         return attr
 
     async def parent(self, path: str) -> tuple[int, bytes]:

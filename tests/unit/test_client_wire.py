@@ -34,6 +34,7 @@ class Wire:
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.connections = 0
+        self.open = 0  # of them
         self.raw: dict[str, list[bytes]] = {}  # by path without query, the last one stays
         self.url = ""
         self.forgetful = False  # what comes with a request is lost
@@ -47,6 +48,13 @@ class Wire:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
+        self.open += 1
+        try:
+            await self._serve(stream)
+        finally:
+            self.open -= 1
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER)
         async with stream:
             while True:

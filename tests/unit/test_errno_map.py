@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import logging
+from functools import partial
 
 import pyfuse3
 import pytest
@@ -13,6 +14,7 @@ import trio.testing
 
 from vfsmount import errors
 from vfsmount.fuse.errno_map import ERRNO, errno_of, handler
+from vfsmount.metrics import counters
 
 # Inherit their parent's on purpose: to a program they are the same refusal.
 INHERITED = {errors.ClockSkew, errors.OtpRequired, errors.ProtocolError}
@@ -61,6 +63,15 @@ class Handlers:
             raise self.raises
         return answer
 
+    def _known(self, answer: int) -> int | None:
+        if self.raises is not None:
+            raise self.raises
+        return answer if answer < 10 else None
+
+    @partial(handler, known=_known)
+    async def look(self, answer: int) -> int:
+        return -answer
+
     @handler
     async def hang(self) -> None:
         await trio.sleep_forever()
@@ -74,6 +85,17 @@ async def code_of(raises: BaseException) -> int:
 
 async def test_answers_pass() -> None:
     assert await Handlers().call(7) == 7
+
+
+async def test_what_is_known_is_answered_without_the_handler_and_counted() -> None:
+    before = counters.operation("look").count
+    assert await Handlers().look(7) == 7
+    assert await Handlers().look(10) == -10
+    assert counters.operation("look").count == before + 2
+    for raised, code in ((errors.Stale("x"), errno.ESTALE), (errors.NotADirectory("x"), errno.ENOTDIR)):
+        with pytest.raises(pyfuse3.FUSEError) as e:
+            await Handlers(raised).look(7)
+        assert e.value.errno == code
 
 
 async def test_known_errors_become_their_errno() -> None:

@@ -44,9 +44,11 @@ def anything(_: Node) -> bool:
     return True
 
 
-def steps(walk: Walk, nodes: list[Node], now: float = 0.0, every_s: float = 0.1) -> float:
+def steps(
+    walk: Walk, nodes: list[Node], now: float = 0.0, every_s: float = 0.1, *, waits: bool = True
+) -> float:
     for node in nodes:
-        walk.read(node, now)
+        walk.read(node, now, waits=waits)
         now += every_s
     return now
 
@@ -82,7 +84,7 @@ def test_no_more_than_so_many_are_fetched_before_they_are_read() -> None:
     while walk.next(now, lambda n: n not in walk.ahead) is not None:
         pass
     assert walk.ahead == set(order[5 : 5 + AHEAD])
-    walk.read(order[5], now)
+    walk.read(order[5], now, waits=False)
     assert walk.next(now, lambda n: n not in walk.ahead) is order[5 + AHEAD]
 
 
@@ -93,6 +95,47 @@ def test_walk_that_stops_costs_nothing_more() -> None:
     assert walk.next(now, anything) is not None
     assert walk.next(now + ENDS_AFTER_S + 1, anything) is None
     assert not walk.ahead
+
+
+def test_walk_through_what_is_known_looks_at_each_directory_once() -> None:
+    _, top = table_with({f"d{n}": {} for n in range(1000)})
+    looked = 0
+
+    def known(_: Node) -> bool:
+        nonlocal looked
+        looked += 1
+        return False
+
+    walk = Walk()
+    for number, node in enumerate(depth_first(top)):
+        walk.read(node, number * 0.001, waits=False)
+        assert walk.next(number * 0.001, known) is None
+    assert looked == 997  # the first three are no walk yet
+
+
+def test_what_was_known_when_it_was_passed_and_is_not_any_more_is_found_by_who_waits_for_it() -> None:
+    _, top = table_with(FLAT)
+    order = depth_first(top)
+    walk = Walk()
+    now = steps(walk, order[:5])
+    assert walk.next(now, lambda n: False) is None
+    now = steps(walk, order[5:7], now, waits=False)
+    assert walk.next(now, anything) is None
+    now = steps(walk, order[7:8], now, waits=True)
+    assert walk.next(now, anything) is order[8]
+
+
+def test_listing_with_directories_in_it_is_gone_into_before_what_follows_it() -> None:
+    inodes, top = table_with(FLAT)
+    order = depth_first(top)
+    walk = Walk()
+    now = steps(walk, order[:5])
+    assert walk.next(now, anything) is order[5]
+    assert walk.next(now, lambda n: n not in walk.ahead) is order[6]
+    plant(inodes, inodes.add(order[5], b"below", Kind.DIRECTORY, mode=0o755), {})
+    walk.arrived(order[5])
+    assert walk.next(now, lambda n: n not in walk.ahead) is order[5].entries[b"below"]
+    assert walk.next(now, lambda n: n not in walk.ahead) is order[7]
 
 
 def test_reading_one_directory_again_and_again_is_no_walk() -> None:
@@ -108,13 +151,13 @@ shapes = st.recursive(
 )
 
 
-@given(shape=shapes, at=st.integers(0, 40))
-def test_what_comes_next_is_what_a_walk_reads_next(shape: dict[str, object], at: int) -> None:
+@given(shape=shapes, at=st.integers(0, 40), waits=st.booleans())
+def test_what_comes_next_is_what_a_walk_reads_next(shape: dict[str, object], at: int, waits: bool) -> None:
     _, top = table_with(shape)
     order = depth_first(top)
     at = min(at, len(order) - 1)
     walk = Walk()
-    now = steps(walk, order[: at + 1], every_s=0.01)
+    now = steps(walk, order[: at + 1], every_s=0.01, waits=waits)
     found = []
     while (node := walk.next(now, lambda n: n not in walk.ahead)) is not None:
         found.append(node)
@@ -128,7 +171,7 @@ def test_search_goes_on_where_it_was_after_its_beginning_is_gone() -> None:
     now = steps(walk, [top, a, b, d][:3])
     now = steps(walk, [d], now)
     assert walk.next(now, lambda n: n not in walk.ahead) is e
-    walk.arrived()
+    walk.arrived(top)
     walk.ahead.clear()
     assert walk.next(now, lambda n: n not in walk.ahead) is e
     inodes.unlink(d)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from vfsmount.core.inodes import Node
 
@@ -23,7 +22,7 @@ PARENT_WITHIN_S = 10.0  # a step is into a directory whose parent was read so la
 # Listings that may be here before the walk comes to them: what is asked for in vain, where it ends, and
 # what is too old by the time it gets there, on a server that answers 30 a second.
 AHEAD = 64
-LOOKED_AT = 4 * AHEAD  # nodes looked at in one search for the next directory
+LOOKED_AT = 4 * AHEAD  # directories between the walk and the end of the search for the next one
 
 
 class Walk:
@@ -35,10 +34,15 @@ class Walk:
         self._at: Node | None = None
         self._last_step = float("-inf")
         self._coming: Iterator[Node] = iter(())  # what is left of the last search
+        self._passed: set[Node] = set()  # what it has come by, and the walk has not
         self.ahead: set[Node] = set()  # fetched or being fetched, and not read by anybody yet
 
-    def read(self, directory: Node, now: float) -> None:
-        """A program reads a directory."""
+    def read(self, directory: Node, now: float, *, waits: bool) -> None:
+        """A program reads a directory.
+
+        Args:
+            waits: its listing is neither here nor on its way.
+        """
         again = self._read_at.pop(directory, None)
         self._read_at[directory] = now
         while now - next(iter(self._read_at.values())) > PARENT_WITHIN_S:
@@ -47,17 +51,28 @@ class Walk:
         if directory.parent in self._read_at and (again is None or now - again > PARENT_WITHIN_S):
             self._steps.append(now)
             self._at, self._last_step = directory, now
-            self.arrived()
+            # As long as the walk goes the way of the last search and waits for nothing, that goes on: one
+            # that begins anew with each step looks at the same directories again and again.
+            if waits or directory not in self._passed:
+                self._begin_search()
+            self._passed.discard(directory)
 
-    def arrived(self) -> None:
-        """A listing has come, so more of what is ahead may be known: the next search begins anew."""
+    def arrived(self, directory: Node) -> None:
+        """A listing has come that was asked for ahead."""
+        if directory.subdirs:
+            self._begin_search()
+
+    def _begin_search(self) -> None:
         if self._at is not None:
-            self._coming = islice(_onwards(self._at), LOOKED_AT)
+            self._coming = _onwards(self._at)
+            self._passed.clear()
 
     def is_on(self, now: float) -> bool:
         """Whether somebody is walking."""
         if now - self._last_step > ENDS_AFTER_S:
             self.ahead.clear()
+            self._coming = iter(())
+            self._passed.clear()
             return False
         return len(self._steps) == SEEN and now - self._steps[0] < SEEN_WITHIN_S + ENDS_AFTER_S
 
@@ -69,7 +84,8 @@ class Walk:
         """
         if not self.is_on(now) or len(self.ahead) >= AHEAD:
             return None
-        for directory in self._coming:
+        while len(self._passed) < LOOKED_AT and (directory := next(self._coming, None)) is not None:
+            self._passed.add(directory)
             if directory not in self._read_at and wanted(directory):
                 self.ahead.add(directory)
                 return directory
@@ -84,7 +100,7 @@ def _onwards(at: Node) -> Iterator[Node]:
     up = None if at.is_folder_root else at.parent
     yield from _below(at)
     while up is not None:
-        siblings = iter(list(up.entries.values()))
+        siblings = _entries(up)
         for sibling in siblings:
             if sibling is at:
                 break
@@ -96,12 +112,17 @@ def _onwards(at: Node) -> Iterator[Node]:
 
 
 def _below(top: Node) -> Iterator[Node]:
-    stack = [iter(list(top.entries.values()))]
+    stack = [_entries(top)]
     while stack:
         for child in stack[-1]:
             if child.is_dir:
                 yield child
-                stack.append(iter(list(child.entries.values())))
+                stack.append(_entries(child))
                 break
         else:
             stack.pop()
+
+
+def _entries(directory: Node) -> Iterator[Node]:
+    """What a directory holds, where there are directories in it: most hold files only."""
+    return iter(list(directory.entries.values()) if directory.subdirs else ())

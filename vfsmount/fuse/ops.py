@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import pyfuse3
@@ -68,7 +69,11 @@ class Operations(pyfuse3.Operations):
 
     # --- names ---------------------------------------------------------------------------------
 
-    @handler
+    def _known(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes | None:
+        attr = self._fs.get_known(parent_inode, name)
+        return None if attr is None else entry_of(attr)
+
+    @partial(handler, known=_known)
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         try:
             return entry_of(await self._fs.lookup(parent_inode, name))

@@ -24,20 +24,16 @@ class Ahead:
         self._metadata = metadata
         self._governor = governor
         self._walk = Walk()
-        self._news = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()
 
     def read(self, directory: Node) -> None:
         """A program reads a directory."""
         if class_now() is not Class.FOREGROUND:
             return
         now = trio.current_time()
-        self._walk.read(directory, now)
+        self._walk.read(directory, now, waits=self._metadata.may_look_ahead(directory))
         if self._walk.is_on(now):
-            self._tell()
-
-    def _tell(self) -> None:
-        news, self._news = self._news, trio.Event()
-        news.set()
+            self._idle.unpark()
 
     async def run(self) -> None:
         """Ask for what comes next, for ever."""
@@ -47,14 +43,15 @@ class Ahead:
 
     async def _ask(self) -> None:
         while True:
-            news, directory = self._news, None
+            directory = None
             if self._walk.is_on(trio.current_time()):
                 async with self._governor.spare_turn():
                     directory = self._next()
                     if directory is not None:
+                        self._idle.unpark()  # one at a time: most steps of a walk leave nothing to ask for
                         await self._fetch(directory)
             if directory is None:
-                await news.wait()
+                await self._idle.park()
 
     def _next(self) -> Node | None:
         try:
@@ -73,5 +70,4 @@ class Ahead:
         except Exception:
             # A bug here must not end the mount.
             _log.exception("ahead.bug ino=%d", directory.ino)
-        self._walk.arrived()
-        self._tell()
+        self._walk.arrived(directory)

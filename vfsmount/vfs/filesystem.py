@@ -256,6 +256,14 @@ class Filesystem(Administration):
         self._inodes.looked_up(node)
         return self._attr(node)
 
+    def get_known(self, parent: int, name: bytes) -> Attr | None:
+        """As `lookup`, of a name that is there and believed; None: `lookup` may tell more."""
+        node = self._metadata.get_known(self._inodes.get(parent), name)
+        if node is None:
+            return None
+        self._inodes.looked_up(node)
+        return self._attr(node)
+
     def negative_ttl_s(self, parent: int) -> float:
         """How long "no such name" may be believed in a directory just looked at."""
         node = self._inodes.get(parent)

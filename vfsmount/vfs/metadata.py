@@ -400,6 +400,13 @@ class Metadata:
             node = parent.entries.get(name, node)
         return node
 
+    def get_known(self, parent: Node, name: bytes) -> Node | None:
+        """What `lookup` finds without waiting for anything, where a whole listing that is believed has it."""
+        node = parent.entries.get(name)
+        if node is None or not self._is_fresh(parent, None) or dircache.state_of(parent).cut:
+            return None
+        return None if node.kind is Kind.SYMLINK and node.validator is None else node
+
     async def _followed(self, parent: Node, name: bytes) -> Node | None:
         """The node under a name where that can be had without a listing: of a file that somebody has open,
         and of the directories on its way. Who follows a file by its name for hours costs no call then.
