@@ -12,7 +12,8 @@ import pytest
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted
 
-LIMIT, WINDOW_S = 200, 4  # some 40 calls a second, and 300 are wanted; a quarter of what a server answers here
+# Some 40 calls a second, a quarter of what a server answers here. Some 300 are wanted, by each mount.
+LIMIT, WINDOW_S = 200, 4
 FILES, DIRECTORIES = 120, 12
 
 
