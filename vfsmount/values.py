@@ -188,6 +188,7 @@ class Folder:
         owner: e-mail or name of the owner or project where the server tells it, else "".
         ownership: ``user`` or ``group``.
         mtime_ns: creation time; the server knows no better for a folder's root.
+        quota_scope: whose room on the host it takes: ``user:…`` or ``project:…``; "" where that is not told.
     """
 
     id: str
@@ -202,6 +203,7 @@ class Folder:
     cloneable: bool = False
     mtime_ns: int = 0
     unmanaged: bool = False
+    quota_scope: str = ""
 
     @property
     def writable(self) -> bool:
@@ -253,8 +255,21 @@ class RangeReply:
 
 @dataclass(frozen=True, slots=True)
 class HostUsage:
-    """How full a storage host says it is; None where the cluster does not expose it."""
+    """How full a storage host, or a quota scope, says it is; None where the cluster does not expose it.
+
+    Attributes:
+        available: bytes that may be had, where those are told apart from what is not used.
+    """
 
     used: int | None = None
     total: int | None = None
     percentage: float | None = None
+    available: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an owner, or a project, may store on one host, and stores there; bytes."""
+
+    limit: int
+    used: int

@@ -143,6 +143,17 @@ async def test_hosts(client: Client, folder: Folder) -> None:
     assert "user" in await client.list_allowed_types()
 
 
+async def test_quota_of_a_plain_filesystem(client: Client, friend: Client, folder: Folder) -> None:
+    assert folder.quota_scope.startswith("user:")
+    listed = {f.id: f.quota_scope for f in await client.list_folders()}
+    assert listed[folder.id] == folder.quota_scope
+    assert await client.fetch_quota(folder.host, folder.quota_scope) is None
+    with pytest.raises(PermissionDenied):
+        await friend.fetch_quota(folder.host, folder.quota_scope)
+    with pytest.raises(PermissionDenied):
+        await client.fetch_quota("no:such", folder.quota_scope)
+
+
 async def test_administrators_calls_are_refused_to_users(client: Client, folder: Folder) -> None:
     # 23.09 answers 401, which must not read as a wrong key.
     with pytest.raises(PermissionDenied):

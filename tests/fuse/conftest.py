@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import Embedded, RawClient
+from tests.support.embedded import WORKLOAD, Embedded, RawClient
 from tests.support.live import DIRECTORY, live_environment
 from tests.support.mounting import Mounted
 from tests.support.ordinary import NOBODY
@@ -97,9 +97,8 @@ def mounted_site(directory: Path, server: str, *options: str, **server_options: 
     """
     embedded = None
     if server != "live":
-        # All tests share one key; with a usual limit the later ones would wait for the earlier ones' calls.
-        limits = {"rate_limit": 10_000_000, **server_options}
-        embedded = Embedded(directory / "data", dialect=server.removeprefix("embedded-"), **limits)
+        options_of_it = {**WORKLOAD, **server_options}
+        embedded = Embedded(directory / "data", dialect=server.removeprefix("embedded-"), **options_of_it)
     try:
         env = embedded.env("owner") if embedded else dict(live_environment("owner"))
         owner = RawClient(env)

@@ -25,9 +25,7 @@ STALL = {"action": "stall", "path": "/folders/*/request-upload", "times": None}
 @pytest.fixture(scope="module", params=["23.09", "26"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     directory = tmp_path_factory.mktemp("files")
-    with Embedded(
-        directory / "data", dialect=request.param, scandir_limit=LIMIT, rate_limit=1_000_000
-    ) as server:
+    with Embedded(directory / "data", dialect=request.param, scandir_limit=LIMIT) as server:
         yield server
 
 

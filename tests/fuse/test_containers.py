@@ -26,7 +26,7 @@ QUIET = ("--state-dir", "/tmp/state", "--cache-size", "0")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    with Embedded(tmp_path_factory.mktemp("server"), rate_limit=10_000_000) as server:
+    with Embedded(tmp_path_factory.mktemp("server")) as server:
         (server.folder_dir(server.create_folder("owner", "data")) / "there").write_text("on the server\n")
         yield server
         server.clear_faults()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import Embedded
+from tests.support.embedded import WORKLOAD, Embedded
 from tests.support.mounting import Mounted
 
 STAYING = 2000
@@ -60,8 +60,7 @@ def staying() -> set[str]:
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """A server that lists whole directories: of those it cuts, a listing shows what it happens to hold."""
     directory = tmp_path_factory.mktemp("streams") / "data"
-    options = {"scandir_limit": 10_000, "rate_limit": 10_000_000}
-    with Embedded(directory, dialect=request.param, **options) as server:
+    with Embedded(directory, dialect=request.param, scandir_limit=10_000, **WORKLOAD) as server:
         server.create_folder("owner", "data")
         yield server
 

@@ -65,7 +65,7 @@ def another(mounted: Mounted, pid: int) -> int:
 
 @pytest.fixture(params=["23.09", "26"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Embedded]:
-    with Embedded(tmp_path / "data", dialect=request.param, rate_limit=10_000_000) as server:
+    with Embedded(tmp_path / "data", dialect=request.param) as server:
         server.create_folder("owner", "data")
         yield server
 

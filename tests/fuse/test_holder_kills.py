@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.embedded import Embedded
+from tests.support.embedded import WORKLOAD, Embedded
 from tests.support.enduring import NAMES, PROGRAMS
 from tests.support.mounting import Mounted, vfsmount
 
@@ -76,7 +76,7 @@ def kill_daemons(mounted: Mounted, kills: int) -> None:
 def test_nobody_sees_that_daemons_are_killed(
     tmp_path: Path, dialect: str, kills: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Embedded(tmp_path / "data", dialect=dialect, rate_limit=10_000_000) as server:
+    with Embedded(tmp_path / "data", dialect=dialect, **WORKLOAD) as server:
         disk = server.folder_dir(server.create_folder("owner", "data"))
         content = random.Random(1).randbytes(BIG)
         (tmp_path / "copy").write_bytes(content)

@@ -26,7 +26,7 @@ KERNELS_OWN = (12, 9)
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     directory = tmp_path_factory.mktemp("server")
-    with Embedded(directory, rate_limit=10_000_000) as server:
+    with Embedded(directory) as server:
         folder = server.folder_dir(server.create_folder("owner", "data"))
         (folder / "long").mkdir()
         for n in range(NAMES):

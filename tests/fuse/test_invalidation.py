@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.compare import same_on_server
-from tests.support.embedded import Embedded
+from tests.support.embedded import WORKLOAD, Embedded
 from tests.support.looking import by_mapping
 from tests.support.mounting import Mounted
 from tests.support.versions import BLOCK, check, check_part, read_version, version
@@ -33,7 +33,7 @@ KINDS = PASSING | {errno.EISDIR, errno.ENOTDIR, errno.EACCES}
 @pytest.fixture(scope="module", params=["23.09", "26"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     directory = tmp_path_factory.mktemp("invalidation") / "data"
-    with Embedded(directory, dialect=request.param, rate_limit=10_000_000) as server:
+    with Embedded(directory, dialect=request.param, **WORKLOAD) as server:
         yield server
 
 

@@ -491,7 +491,7 @@ def test_termination_within_the_grace_period_names_what_is_unsent_and_the_next_m
     tmp_path: Path,
 ) -> None:
     """As Kubernetes and docker end a container: SIGTERM, and SIGKILL when the time is up."""
-    with Embedded(tmp_path / "server", rate_limit=10_000_000) as server:
+    with Embedded(tmp_path / "server") as server:
         disk = server.folder_dir(server.create_folder("owner", "data"))
         command = [
             *VFSMOUNT,

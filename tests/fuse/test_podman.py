@@ -106,7 +106,7 @@ class Podman:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    with Embedded(tmp_path_factory.mktemp("server"), rate_limit=10_000_000) as server:
+    with Embedded(tmp_path_factory.mktemp("server")) as server:
         for name in ("data", "other"):
             (server.folder_dir(server.create_folder("owner", name)) / "there").write_text(f"in {name}\n")
         dotfile = {"path": ".vimrc", "permission": "640", "data": "set ruler\n"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import Embedded, eventually
+from tests.support.embedded import WORKLOAD, Embedded, eventually
 from tests.support.mounting import clean_environment
 
 
@@ -22,7 +22,7 @@ from tests.support.mounting import clean_environment
 def top(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder on such a mount."""
     directory = tmp_path_factory.mktemp("unaided")
-    with Embedded(directory / "data", dialect=request.param, rate_limit=10_000_000) as server:
+    with Embedded(directory / "data", dialect=request.param, **WORKLOAD) as server:
         server.create_folder("owner", "data")
         words = ["-f", "--no-holder", "--state-dir", directory / "state", "--cache-dir", directory / "cache"]
         daemon = subprocess.Popen(

@@ -23,9 +23,7 @@ SEES = 'pwd; echo "$HOME"; id -u; stat -c "%n %a %F" .vimrc data other .cache-to
 
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    with Embedded(
-        tmp_path_factory.mktemp("server"), dialect=getattr(request, "param", "26"), rate_limit=10_000_000
-    ) as server:
+    with Embedded(tmp_path_factory.mktemp("server"), dialect=getattr(request, "param", "26")) as server:
         for name in ("data", "other", ".cache-torch", "not-asked-for"):
             (server.folder_dir(server.create_folder("owner", name)) / "there").write_text(f"in {name}\n")
         dotfile = {"path": ".vimrc", "permission": "640", "data": "set ruler\n"}

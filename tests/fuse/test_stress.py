@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import Embedded
+from tests.support.embedded import WORKLOAD, Embedded
 from tests.support.mounting import Mounted, vfsmount
 from tests.support.versions import check
 from tests.support.workers import stacks_of
@@ -67,7 +67,7 @@ def tree(top: Path) -> dict[str, object]:
 @pytest.mark.parametrize("seconds", [15, pytest.param(120, marks=pytest.mark.long)])
 @pytest.mark.parametrize("dialect", ["23.09", "26"])
 def test_mount_server_and_model_agree(dialect: str, seconds: int, tmp_path: Path) -> None:
-    with Embedded(tmp_path / "data", dialect=dialect, rate_limit=10_000_000) as server:
+    with Embedded(tmp_path / "data", dialect=dialect, **WORKLOAD) as server:
         disk = server.folder_dir(server.create_folder("owner", "data"))
         with Mounted(tmp_path, server.env("owner"), "--dir-ttl", "1", "--attr-ttl", "0.5") as mounted:
             top = mounted.path / "data"

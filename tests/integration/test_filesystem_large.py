@@ -20,7 +20,7 @@ ENTRIES = 7_001
 @pytest.fixture(scope="module", params=["23.09", "26"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     directory = tmp_path_factory.mktemp("large")
-    with Embedded(directory, dialect=request.param, scandir_limit=0, rate_limit=1_000_000) as server:
+    with Embedded(directory, dialect=request.param, scandir_limit=0) as server:
         yield server
 
 

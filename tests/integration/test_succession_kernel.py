@@ -295,7 +295,7 @@ def test_what_is_left_when_nobody_goes_on_is_taken_up_by_the_next_mount(
 def test_directory_of_100_000_entries(tmp_path: Path) -> None:
     """Those that the kernel knows have their numbers again, and the journal does not grow for ever."""
     count = 100_000
-    with Embedded(tmp_path / "server", dialect="26", scandir_limit=0, rate_limit=1_000_000) as server:
+    with Embedded(tmp_path / "server", dialect="26", scandir_limit=0) as server:
         name, folder = fresh(server)
         disk = server.folder_dir(folder)
         for n in range(count):

@@ -57,6 +57,17 @@ def _friend(a: Actors, call: str, method: str = "POST", **body: object) -> Answe
     return answer(a.friend.call(method, f"/folders/{a.folder}/{call}", body or None))
 
 
+def _quota(a: Actors) -> Answer:
+    folder = next(f for f in a.owner.ok("GET", "/folders") if f["name"] == a.folder)
+    text = (
+        "query($storage_host_name: String!, $quota_scope_id: String!) {"
+        " quota_scope(storage_host_name: $storage_host_name, quota_scope_id: $quota_scope_id) {"
+        " details { usage_bytes usage_count hard_limit_bytes } } }"
+    )
+    asked = {"storage_host_name": folder["host"], "quota_scope_id": folder["quota_scope_id"]}
+    return answer(a.owner.call("POST", "/admin/gql", {"query": text, "variables": asked}))
+
+
 def _accept(a: Actors) -> Answer:
     pending = a.friend.ok("GET", "/folders/invitations/list")["invitations"]
     mine = next(i for i in pending if i["vfolder_name"] == a.folder)
@@ -122,6 +133,7 @@ STEPS: list[Step] = [
     ("info", lambda a: answer(a.owner.call("GET", f"/folders/{a.folder}"))),
     ("info missing", lambda a: answer(a.owner.call("GET", "/folders/no-such-folder"))),
     ("allowed types", lambda a: answer(a.owner.call("GET", "/folders/_/allowed-types"))),
+    ("quota of a plain filesystem", _quota),
     ("all hosts as user", lambda a: answer(a.owner.call("GET", "/folders/_/all-hosts"))),
     # --- files
     ("list empty", lambda a: answer(a.owner.call("GET", f"/folders/{a.folder}/files?path="))),

@@ -50,7 +50,15 @@ MOUNT: dict[str, Any] = {
     "folders_total": 40,
     "folders": [
         {"name": "quiet", "id": "a" * 32, "permission": "ro", "unsent_files": 0, "unsent_bytes": 0},
-        {"name": LONG, "id": "b" * 32, "permission": "rw", "unsent_files": 30, "unsent_bytes": 5 << 30},
+        {
+            "name": LONG,
+            "id": "b" * 32,
+            "permission": "rw",
+            "unsent_files": 30,
+            "unsent_bytes": 5 << 30,
+            "quota_limit": 64 << 20,
+            "quota_used": 3 << 19,
+        },
     ],
     "budget": {"left": 23000, "limit": 30000, "window_s": 900.0, "waiting": 7},
     "cache": {
@@ -107,7 +115,12 @@ def test_status_fits_80_columns_and_cuts_nothing(monkeypatch: pytest.MonkeyPatch
     assert "\x1b" not in out
     together = "".join(out.split())
     assert "b" * 32 in out and "30 files, 5.0 GiB" in out  # in one piece
-    for text in ("\\x1b[31mred", "23000 manager calls left of 30000 in 15 min", "the disk is full"):
+    for text in (
+        "\\x1b[31mred",
+        "23000 manager calls left of 30000 in 15 min",
+        "the disk is full",
+        "1.5 MiB of 64.0 MiB stored",
+    ):
         assert "".join(text.split()) in together
     assert "and 28 more" in out and "and 38 more" in out and "and 2 more" in out
 

@@ -23,7 +23,13 @@ from vfsmount.errors import (
     ProtocolError,
     RemoteError,
 )
-from vfsmount.values import Folder
+from vfsmount.values import Folder, Quota
+
+_QUOTA = (
+    "query($storage_host_name: String!, $quota_scope_id: String!) {"
+    " quota_scope(storage_host_name: $storage_host_name, quota_scope_id: $quota_scope_id) {"
+    " details { usage_bytes hard_limit_bytes } } }"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +203,20 @@ class FolderCalls:
         """Storage hosts the caller may use, with what they tell of their usage."""
         query = {"group_id": group_id} if group_id else {}
         return shapes.hosts((await self._manager.call("GET", "/folders/_/hosts", query=query)).json)
+
+    async def fetch_quota(self, host: str, quota_scope: str) -> Quota | None:
+        """What the owner of folders on a host may store there; None where there is no limit, or none is told.
+
+        Everybody may ask for their own scope and those of their projects.
+
+        Raises:
+            PermissionDenied: it is not told: somebody else's scope, or no such host.
+
+        Source: Backend.AI manager ``QuotaScope`` of its GraphQL schema, tried with a 23.09.10. The REST call
+        of 26.x tells the same, and to superadmins only.
+        """
+        body = {"query": _QUOTA, "variables": {"storage_host_name": host, "quota_scope_id": quota_scope}}
+        return shapes.quota((await self._manager.call("POST", "/admin/gql", body=body, idempotent=True)).json)
 
     async def list_all_hosts(self) -> Hosts:
         """Every storage host (superadmin)."""

@@ -16,8 +16,8 @@ from functools import lru_cache
 
 import msgspec
 
-from vfsmount.errors import ProtocolError
-from vfsmount.values import NAME_MAX, Folder, HostUsage, Kind, Listing, RemoteEntry
+from vfsmount.errors import PermissionDenied, ProtocolError
+from vfsmount.values import NAME_MAX, Folder, HostUsage, Kind, Listing, Quota, RemoteEntry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS = {"FILE": Kind.FILE, "DIRECTORY": Kind.DIRECTORY, "SYMLINK": Kind.SYMLINK}
@@ -68,6 +68,7 @@ class FolderItem(msgspec.Struct):
     group_name: str | None = None
     creator: str | None = None
     user: str | None = None
+    quota_scope_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ def folder(raw: object) -> Folder | None:
         cloneable=truth(item.cloneable),
         mtime_ns=time_ns(item.created_at),
         unmanaged=not item.host,  # 23.09 shows an unmanaged folder's host as ""
+        quota_scope=text(item.quota_scope_id),
     )
 
 
@@ -282,6 +284,30 @@ def _entry(item: Item | UsualItem) -> RemoteEntry | None:
 
 def _fit_for_a_directory(name: bytes) -> bool:
     return 0 < len(name) <= NAME_MAX and b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+
+
+def quota(reply: object) -> Quota | None:
+    """What a reply to the query for a quota scope tells; None where there is no limit, or no usage.
+
+    A plain filesystem tells null for both, and for no limit there are null, 0 and -1. A limit without a usage
+    is that of a policy, for a scope that the volume has not met: nothing says that it holds there.
+
+    Raises:
+        PermissionDenied: it is not told; with GraphQL's reason, which comes with status 200.
+    """
+    scope = _member(_member(reply, "data"), "quota_scope")
+    if not isinstance(scope, dict):
+        first = next(iter(sequence(_member(reply, "errors"))), None)
+        raise PermissionDenied("the quota is not told", detail=text(_member(first, "message")))
+    details = _member(scope, "details")
+    limit, used = number(_member(details, "hard_limit_bytes")), number(_member(details, "usage_bytes"))
+    if limit is None or limit <= 0 or used is None or used < 0:
+        return None
+    return Quota(limit, used)
+
+
+def _member(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, dict) else None
 
 
 def _usage(info: object) -> HostUsage:

@@ -33,7 +33,15 @@ _MISSING = (
     type=click.IntRange(min=1),
     default=30000,
     show_default=True,
-    help="Manager calls per key in any 15 minutes.",
+    help="Manager calls per key in any --rate-window.",
+)
+@click.option(
+    "--rate-window",
+    type=click.IntRange(min=1),
+    default=900,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a call counts; for tests.",
 )
 @click.option(
     "--token-life", type=float, default=86400.0, show_default=True, help="Seconds a transfer token lives."
@@ -72,6 +80,7 @@ def command(data: Path, dialect: str, otp: tuple[str, ...], until_eof: bool, **o
         storage_port=options["storage_port"],
         scandir_limit=options["scandir_limit"],
         rate_limit=options["rate_limit"],
+        rate_window=options["rate_window"],
         token_life_s=options["token_life"],
         latency_ms=options["latency_ms"],
         invited_create=options["invited_create"],

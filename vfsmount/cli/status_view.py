@@ -108,6 +108,9 @@ class View:
             memory = f"{show.size(cache['memory_used'])} of {show.size(cache['memory_limit'])}"
             rows.append(("memory", f"{memory} hold what was read"))
             rows.append(("disk", _disk(cache)))
+        folders = [f for f in a.get("folders", ()) if f.get("quota_limit")]
+        for used, limit in dict.fromkeys((f["quota_used"], f["quota_limit"]) for f in folders):
+            rows.append(("quota", f"{show.size(used)} of {show.size(limit)} stored on the server"))
         self._pairs(rows)
 
     def _folders(self, a: dict[str, Any]) -> None:

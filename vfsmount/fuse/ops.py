@@ -281,7 +281,8 @@ def _statvfs(usage: HostUsage) -> StatvfsData:
     data = StatvfsData()
     data.f_bsize = data.f_frsize = _BLOCK
     data.f_blocks = total // _BLOCK
-    data.f_bfree = data.f_bavail = max(0, total - used) // _BLOCK
+    data.f_bfree = max(0, total - used) // _BLOCK
+    data.f_bavail = data.f_bfree if usage.available is None else usage.available // _BLOCK
     data.f_files = data.f_ffree = data.f_favail = 1 << 32
     data.f_namemax = NAME_MAX
     return data

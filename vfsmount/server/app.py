@@ -30,6 +30,7 @@ from vfsmount.server import (
     folders,
     graphql,
     hosts,
+    quota,
     removal,
     sessions,
     sharing,
@@ -69,6 +70,7 @@ def routes(dialect: Dialect, *, with_sessions: bool = False) -> list[Route]:
         dotfiles.ROUTES,
         events.ROUTES,
         graphql.ROUTES,
+        quota.ROUTES,
     )
     return [r for table in tables for r in table if r.only in ("", dialect.name)]
 

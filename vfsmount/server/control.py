@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import msgspec
 from aiohttp import web
 
@@ -29,7 +31,9 @@ async def _order(request: web.Request) -> web.Response:
 
 
 async def _report(request: web.Request) -> web.Response:
-    return web.json_response(request.app[SERVER].calls.report())
+    server = request.app[SERVER]
+    fullest = {u.name: asdict(server.limiter.fullest(u.access_key)) for u in server.records.users()}
+    return web.json_response({**server.calls.report(), "fullest": fullest})
 
 
 async def _forget(request: web.Request) -> web.Response:

@@ -63,6 +63,8 @@ class Switches(msgspec.Struct, forbid_unknown_fields=True):
         clock_offset_s: what the server's clock is ahead of this machine's.
         usage: which of ``percentage used total`` the hosts reply shows.
         anonymous_limit: unsigned calls per address and 900 s (26.x).
+        quota: hard limits in bytes by quota scope. A scope that stands here is of a filesystem with quotas
+            (0: without a limit); of others nothing is known, as on a plain one. Nothing is refused for them.
     """
 
     frozen: bool = False
@@ -76,6 +78,7 @@ class Switches(msgspec.Struct, forbid_unknown_fields=True):
     anonymous_limit: int = 1000
     rate_limit: int = 30000
     announcement: str = ""
+    quota: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Order(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,7 +1,8 @@
-"""Just enough GraphQL for ``backend.ai vfolder list``: folder lists with the asked-for fields.
+"""Just enough GraphQL for ``backend.ai vfolder list`` and for quotas: folder lists with the asked-for fields,
+and one quota scope.
 
-No parser: the official clients send one list field with flat ``items``. Anything else is an error
-in the reply, as an unknown field is on the real one.
+No parser: the official clients send one list field with flat ``items``, or one scope with its arguments as
+variables. Anything else is an error in the reply, as an unknown field is on the real one.
 Source: contract 10.10; Backend.AI manager ``api/admin.py``.
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from vfsmount.server import params
+from vfsmount.server import params, quota
 from vfsmount.server.access import Access, accessible
 from vfsmount.server.params import Field
 from vfsmount.server.problems import Problem
@@ -21,6 +22,8 @@ from vfsmount.server.settings import PROJECT
 from vfsmount.server.state import Call, Route
 
 _LISTS = re.compile(r"\b(vfolder_list|vfolder_own_list|vfolder_invited_list|vfolder_project_list)\b")
+_SCOPE = re.compile(r"\bquota_scope\s*\(")
+_DETAILS = re.compile(r"\bdetails\s*\{([^{}]*)\}")
 _ITEMS = re.compile(r"\bitems\s*\{([^{}]*)\}")
 _WAYS = {
     "vfolder_own_list": ("own",),
@@ -31,6 +34,8 @@ _WAYS = {
 
 async def query(call: Call) -> web.Response:
     """The reply of the current end point: ``data`` or ``errors``."""
+    if _SCOPE.search(call.params["query"]):
+        return web.json_response(await _quota_scope(call))
     try:
         return web.json_response({"data": _answer(call)})
     except ValueError as e:
@@ -45,11 +50,22 @@ async def query_legacy(call: Call) -> web.Response:
         raise Problem("graphql-error", data=[{"message": str(e)}]) from None
 
 
+async def _quota_scope(call: Call) -> dict[str, Any]:
+    variables = call.params["variables"] or {}
+    asked = _DETAILS.search(call.params["query"])
+    host, scope = (str(variables.get(name, "")) for name in ("storage_host_name", "quota_scope_id"))
+    try:
+        found = await quota.details(call, host, scope)
+    except ValueError as e:
+        return {"data": {"quota_scope": None}, "errors": [{"message": str(e), "path": ["quota_scope"]}]}
+    return {"data": {"quota_scope": {"details": {f: found[f] for f in asked[1].split()} if asked else {}}}}
+
+
 def _answer(call: Call) -> dict[str, Any]:
     text, variables = call.params["query"], call.params["variables"] or {}
     name, fields = _LISTS.search(text), _ITEMS.search(text)
     if name is None or fields is None:
-        raise ValueError("The embedded server answers folder lists only.")
+        raise ValueError("The embedded server answers folder lists and quota scopes only.")
     nodes = [_node(call, a) for a in _folders(call, name[1])]
     offset, limit = _number(text, variables, "offset", 0), _number(text, variables, "limit", len(nodes))
     asked = fields[1].split()

@@ -59,18 +59,6 @@ def _under_data(call: Call, reply: dict[str, Any]) -> web.Response:
     return web.json_response({"data": reply} if call.dialect.codes else reply)
 
 
-async def quota_scope(call: Call) -> web.Response:
-    """What an owner uses of their quota (26.x): a plain filesystem does not know."""
-    scope = {
-        "quota_scope_id": call.request.match_info["scope"],
-        "storage_host_name": call.request.match_info["host"],
-        "usage_bytes": None,
-        "usage_count": None,
-        "hard_limit_bytes": None,
-    }
-    return web.json_response({"quota_scope": scope})
-
-
 async def quota(call: Call) -> web.Response:
     """Retired: the storage-proxy refuses quota per folder."""
     raise Problem("vfolder-operation-failed", "Storage proxy responded with 400 Bad Request")
@@ -93,5 +81,4 @@ ROUTES = (
     Route("GET", "/folders/_/used-bytes", used_bytes, _HOST_AND_ID, role="superadmin"),
     Route("GET", "/folders/_/quota", quota),
     Route("POST", "/folders/_/quota", quota),
-    Route("GET", "/quota-scopes/{host}/{scope}", quota_scope, only="26"),
 )

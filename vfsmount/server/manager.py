@@ -134,10 +134,13 @@ def _count(request: web.Request, server: Server, user: User | None, headers: dic
 
 def _budget(request: web.Request, server: Server, user: User | None) -> Budget:
     now, switches = time.monotonic(), server.faults.switches
+    window_s = server.settings.rate_window
     if user is not None:
-        return server.limiter.count(user.access_key, switches.rate_limit, now)
+        own = request.headers.get("User-Agent", "").startswith("vfsmount/")
+        return server.limiter.count(user.access_key, switches.rate_limit, now, window_s=window_s, own=own)
     if server.dialect.codes:
-        return server.limiter.count(f"address {request.remote}", switches.anonymous_limit, now)
+        caller = f"address {request.remote}"
+        return server.limiter.count(caller, switches.anonymous_limit, now, window_s=window_s)
     return ratelimit.UNCOUNTED
 
 

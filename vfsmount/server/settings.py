@@ -22,7 +22,8 @@ class ServerSettings:
     Attributes:
         port, storage_port: 0 lets the system choose.
         scandir_limit: entries of a listing, 0 for no limit. The real default.
-        rate_limit: manager calls per key in any 900 s. What sample installations set.
+        rate_limit: manager calls per key in any `rate_window` seconds. What sample installations set.
+        rate_window: the real one's is 900 s, and fixed.
         token_life_s: life of transfer tokens; the real sample setting is a day.
         latency_ms: added to every reply of both halves.
         faults: the control endpoint exists. Anyone who can connect may use it.
@@ -39,6 +40,7 @@ class ServerSettings:
     dialect: Dialect = OLD
     scandir_limit: int = 1000
     rate_limit: int = 30000
+    rate_window: int = 900
     token_life_s: float = 86400.0
     latency_ms: float = 0.0
     faults: bool = False

@@ -242,8 +242,16 @@ class Administration:
             folder = entries[name].folder
             if folder is not None:
                 sizes = unsent.get(folder.id, [])
+                quota = self.parts.usage.quota_of(folder)
                 yield FolderStatus(
-                    os.fsdecode(name), folder.id, folder.permission, folder.is_owner, len(sizes), sum(sizes)
+                    os.fsdecode(name),
+                    folder.id,
+                    folder.permission,
+                    folder.is_owner,
+                    len(sizes),
+                    sum(sizes),
+                    quota.limit if quota is not None else None,
+                    quota.used if quota is not None else None,
                 )
 
     async def _cache_status(self) -> CacheStatus:

@@ -40,7 +40,7 @@ from vfsmount.metrics import counters
 from vfsmount.store.blockcache import BlockCache
 from vfsmount.store.records import Records
 from vfsmount.store.staging import StagingArea
-from vfsmount.values import NAME_MAX, HostUsage, Ino, Kind, LocalAttrs
+from vfsmount.values import NAME_MAX, Folder, HostUsage, Ino, Kind, LocalAttrs
 from vfsmount.vfs.administration import Administration
 from vfsmount.vfs.continuity import Journal
 from vfsmount.vfs.following import Extend, nothing_to_extend
@@ -871,8 +871,11 @@ class Filesystem(Administration):
         self._inodes.forget(ino, count)
 
     def statfs(self) -> HostUsage:
-        """How full the default storage host is, as last heard; never waits."""
-        return self._usage.get()
+        """How much room there is, as last heard; never waits."""
+        return self._usage.get(self._folders())
+
+    def _folders(self) -> Iterator[Folder]:
+        return (n.folder for n in self._inodes.root.entries.values() if n.folder is not None)
 
     async def warm(self) -> None:
         """Have the list of folders, so that the mount answers at once.

@@ -46,7 +46,7 @@ from vfsmount.vfs.resuming import Resumer
 from vfsmount.vfs.room import Room
 from vfsmount.vfs.settling import Settling
 from vfsmount.vfs.uploader import Uploader
-from vfsmount.vfs.usage import HostUsageCache
+from vfsmount.vfs.usage import Usage
 from vfsmount.vfs.writer import Writer
 
 
@@ -240,7 +240,7 @@ class Parts:
                 tell_changed,
                 tell_entry_changed,
             )
-        self.usage = HostUsageCache(client, nursery)
+        self.usage = Usage(client, nursery)
         for service in (self.uploader, self.removals, self.settling, self.recorder, self.ahead, self.disk):
             nursery.start_soon(service.run)
         nursery.start_soon(self.pins.run)

@@ -51,6 +51,8 @@ class FolderStatus:
     Attributes:
         name: as shown on the mount.
         permission: ``ro``, ``rw`` or ``wd``, as granted to us.
+        quota_limit, quota_used: bytes that its owner may store on its host, and does; None where no limit is
+            known. As last heard for a `df`: nobody is asked for them.
     """
 
     name: str
@@ -59,6 +61,8 @@ class FolderStatus:
     is_owner: bool
     unsent_files: int
     unsent_bytes: int
+    quota_limit: int | None = None
+    quota_used: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
