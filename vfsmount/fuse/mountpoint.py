@@ -61,15 +61,19 @@ def real_path(mountpoint: str) -> str:
 def answer(mountpoint: str, timeout_s: float = _ANSWER_S) -> int | None:
     """Errno with which the mount answers (0: well), None where it does not in time.
 
-    By statvfs, which always reaches the daemon: the kernel answers stat itself for a while after the
-    daemon's death. Asked from a process of its own: ours could not be ended while it waits.
+    By an attribute that nobody has, which always reaches the daemon: the kernel answers stat itself for a
+    while after the daemon's death, and statvfs has the daemon ask how much room there is. Asked from a
+    process of its own: ours could not be ended while it waits.
     """
-    probe = "import os,sys\ntry: os.statvfs(sys.argv[1])\nexcept OSError as e: sys.exit(e.errno)"
+    probe = (
+        "import os,sys\ntry: os.getxattr(sys.argv[1], 'user.vfsmount.answers')\n"
+        "except OSError as e: sys.exit(e.errno)"
+    )
     try:
         done = subprocess.run([sys.executable, "-S", "-c", probe, mountpoint], timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
         return None
-    return done.returncode
+    return 0 if done.returncode in (errno.ENODATA, errno.EOPNOTSUPP) else done.returncode
 
 
 def prepare(mountpoint: str, *, died: bool = False) -> str:
