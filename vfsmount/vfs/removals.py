@@ -293,6 +293,7 @@ class Removals:
             try:
                 if await self._still_wanted(p):
                     wanted.append(p)
+                self._pulse.beat()
             except VfsError as e:
                 if isinstance(e, RemoteError):
                     p.failures += 1
@@ -388,7 +389,7 @@ class Removals:
         return [], None
 
     async def _delete_at_once(self, folder: Folder, wanted: list[Pending]) -> None:
-        while wanted:
+        while wanted := [p for p in wanted if not self._is_gone(p)]:
             try:
                 paths, known = [p.path for p in wanted], all(p.known for p in wanted)
                 await self._client.delete_files(folder, paths, known=known)
@@ -405,6 +406,16 @@ class Removals:
                     raise
                 await self._refused(wanted, e)
                 wanted = []
+
+    @staticmethod
+    def _is_gone(pending: Pending) -> bool:
+        """Whether its directory has gone from the server, and it with that."""
+        try:
+            pending.path  # noqa: B018
+        except Stale:
+            pending.in_doubt()
+            return True
+        return False
 
     async def _still_wanted(self, pending: Pending) -> bool:
         try:
