@@ -179,6 +179,8 @@ async def test_status_tells_folders_budget_and_caches(both: Embedded, short_path
             "is_owner": True,
             "unsent_files": 2,
             "unsent_bytes": 150,
+            "quota_limit": None,  # nobody has asked for df
+            "quota_used": None,
         }
         assert folder["permission"] in ("rw", "wd")
         assert status["folders_total"] == len(status["folders"])
