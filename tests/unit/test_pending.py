@@ -32,7 +32,7 @@ class Tree:
         """`seen_at` of a directory; it is removed before what is in it, which changes nothing."""
         parent, _, name = path.rpartition("/")
         removal = Removal(FOLDER.id, parent.encode(), name.encode(), None, directory=seen_at is not None)
-        p = Pending(self.top, FOLDER, removal, added_at=NOW, look_first=look_first, failures=failures)
+        p = Pending(self.top, removal, added_at=NOW, look_first=look_first, failures=failures)
         p.seen_at = seen_at if seen_at is not None else -math.inf
         p.within = self.at.get(parent)
         self.at[path] = p
@@ -94,8 +94,8 @@ def test_paths_follow_what_is_moved() -> None:
     inodes = InodeTable()
     top = inodes.add(inodes.root, b"folder", Kind.DIRECTORY, folder=FOLDER, mode=0o755)
     kept = inodes.add(top, b"kept", Kind.DIRECTORY, mode=0o755)
-    outer = Pending(kept, FOLDER, Removal(FOLDER.id, b"kept", b"a", None, directory=True), added_at=NOW)
-    inner = Pending(kept, FOLDER, Removal(FOLDER.id, b"kept/a", b"x", None), added_at=NOW, within=outer)
+    outer = Pending(kept, Removal(FOLDER.id, b"kept", b"a", None, directory=True), added_at=NOW)
+    inner = Pending(kept, Removal(FOLDER.id, b"kept/a", b"x", None), added_at=NOW, within=outer)
     inodes.rename(kept, top, b"moved")
     assert (outer.path, inner.path) == ("moved/a", "moved/a/x")
 
