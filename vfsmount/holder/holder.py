@@ -271,7 +271,7 @@ class Holder:
         self._asked_at = 0.0
         if self._next is not None and self._next.candidate:
             self._next.kill()
-            self._next.candidate = False  # its death is no other news: the next upgrade may be asked for by then
+            self._next.candidate = False  # its death is no news: by then the next upgrade may be asked for
             if self._serving is not None:
                 self._serving.send({"op": "upgrade-failed", "why": why})
 
