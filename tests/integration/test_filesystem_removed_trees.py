@@ -4,64 +4,20 @@ else has put anything there."""
 from __future__ import annotations
 
 import os
-import random
-import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from tests.support.disks import tree_on_disk
+from tests.support.disks import lay_out, tree_on_disk
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
+from tests.support.removing import AWAY, LAID_OUT, LISTING, REFUSED, THEIRS, all_done, remove
 from tests.support.sending import DELETE, all_sent, background, deletions, replace
-from tests.support.vfs import Driver, release, serving, stall, until
+from tests.support.vfs import release, serving, stall, until
 from vfsmount.errors import NotEmpty, NotFound, PermissionDenied
 from vfsmount.vfs import pending
-
-LISTING = "/folders/{vf}/files"
-AWAY = {"rules": [{"action": "status", "path": DELETE, "status": 503, "times": None}]}
-LAID_OUT: dict[str, bytes | None] = {
-    "top/a/x": b"x",
-    "top/a/y": b"y",
-    "top/a/b/z": b"z",
-    "top/c": None,
-    "top/w": b"w",
-}
-THEIRS: dict[str, bytes | None] = {"top": None, "top/a": None, "top/a/theirs": b"theirs"}
-
-
-def lay_out(disk: Path, tree: dict[str, bytes | None] = LAID_OUT) -> None:
-    for path, data in tree.items():
-        if data is None:
-            (disk / path).mkdir(parents=True)
-        else:
-            (disk / path).parent.mkdir(parents=True, exist_ok=True)
-            (disk / path).write_bytes(data)
-
-
-async def remove(d: Driver, path: str, *, at_last: str = "rmdir") -> None:
-    """As `rm -r` does; `at_last` keep: what was `path` stays."""
-    for n in await d.names(path):
-        if stat.S_ISDIR((await d.stat(f"{path}/{n}")).mode):
-            await remove(d, f"{path}/{n}")
-        else:
-            await d.unlink(f"{path}/{n}")
-    if at_last == "rmdir":
-        await d.rmdir(path)
-
-
-async def all_done(d: Driver) -> None:
-    """Nothing removed is on its way any more, whatever came of it."""
-    await until(lambda: not d.fs._removals._pending)
-
-
-@pytest.fixture
-def always_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was seen in a directory is too long ago at once."""
-    monkeypatch.setattr(pending, "LATE_S", 0.0)
-
 
 # --- as it goes -------------------------------------------------------------------------------------
 
@@ -69,7 +25,7 @@ def always_late(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_tree_is_gone_at_once_and_in_one_call(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     (disk / "stays").touch()
     async with background(both, tmp_path) as d:
         await d.names(name)
@@ -93,7 +49,7 @@ async def test_each_directory_is_looked_at_once(both: Embedded, tmp_path: Path) 
     """Who removes a tree reads each directory just before: no other look is needed."""
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         await d.names(name)
         await d.names(f"{name}/top")
@@ -124,7 +80,7 @@ async def test_mount_without_background_has_removed_a_tree_when_the_calls_return
 ) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with serving(both, tmp_path) as d:
         await remove(d, f"{name}/top/a")
         assert tree_on_disk(disk) == {"top": None, "top/c": None, "top/w": b"w"}
@@ -135,7 +91,7 @@ async def test_mount_without_background_has_removed_a_tree_when_the_calls_return
 async def test_directory_is_made_anew_while_its_removal_is_under_way(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         both.reset_calls()
         stall(both, "", DELETE)
@@ -154,7 +110,7 @@ async def test_directory_is_made_anew_while_its_removal_is_under_way(both: Embed
 async def test_names_in_a_directory_that_stays_go_as_well(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         await remove(d, f"{name}/top", at_last="keep")
         await all_sent(d)
@@ -167,7 +123,7 @@ async def test_directory_is_moved_while_what_was_in_it_is_on_its_way_out(
 ) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         await remove(d, f"{name}/top/a")
         await d.rename(f"{name}/top", f"{name}/moved")
@@ -181,7 +137,7 @@ async def test_directory_is_moved_to_the_place_of_a_tree_on_its_way_out(
 ) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     (disk / "other").mkdir()
     (disk / "other" / "kept").write_bytes(b"kept")
     async with background(both, tmp_path) as d:
@@ -219,7 +175,7 @@ async def test_directory_that_may_hold_more_than_is_shown_is_looked_at_when_its_
 async def test_tree_of_the_same_name_in_another_folder_is_another_one(both: Embedded, tmp_path: Path) -> None:
     (name, folder), (other_name, other) = fresh(both), fresh(both)
     for disk in (both.folder_dir(folder), both.folder_dir(other)):
-        lay_out(disk)
+        lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         await d.names(other_name)
         await d.names(f"{other_name}/top")
@@ -245,7 +201,7 @@ async def test_call_that_comes_late_looks_first(
     """What somebody else has put there meanwhile stays, with the directory; what was removed does not."""
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         both.reset_calls()
         both.faults(AWAY)
@@ -272,7 +228,7 @@ async def test_directory_seen_long_ago_is_not_believed_because_what_it_lies_in_i
 ) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         for child in ("top", "top/a", "top/a/b", "top/c"):
             await d.names(f"{name}/{child}")
@@ -294,7 +250,7 @@ async def test_call_that_is_held_back_is_not_sent_late(both: Embedded, tmp_path:
     """The look is fresh when the call is made, and too old when its turn comes."""
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         await d.names(name)
         await d.names(f"{name}/top")
@@ -338,7 +294,7 @@ async def test_tree_of_a_mount_that_ended_is_removed_by_the_next(
 ) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         both.faults(AWAY)
         await remove(d, f"{name}/top")
@@ -362,7 +318,7 @@ async def test_file_that_somebody_has_replaced_in_a_removed_directory_stays(
 ) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         both.faults(AWAY)
         await remove(d, f"{name}/top")
@@ -381,7 +337,7 @@ async def test_directory_that_somebody_made_of_a_removed_file_stays(
     """The server leaves it alone, 26.x without a word, and whoever removes what it lies in is told."""
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         await remove(d, f"{name}/top/a/b")
         await all_sent(d)
@@ -406,7 +362,7 @@ async def test_directory_that_somebody_made_of_a_removed_file_stays(
 async def test_reply_is_lost_and_somebody_makes_the_directory_anew(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     async with background(both, tmp_path) as d:
         both.reset_calls()
         both.faults({"rules": [{"action": "hold_reply", "path": DELETE}]})
@@ -426,10 +382,10 @@ async def test_reply_is_lost_and_somebody_makes_the_directory_anew(both: Embedde
 async def test_refused_tree_comes_back(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     whole = tree_on_disk(disk)
     async with background(both, tmp_path) as d:
-        both.faults({"rules": [{"action": "status", "path": DELETE, "status": 403, "times": None}]})
+        both.faults(REFUSED)
         await remove(d, f"{name}/top")
         with pytest.raises((PermissionDenied, NotEmpty)):
             await d.fs.wait()
@@ -449,7 +405,7 @@ async def test_directory_that_cannot_be_listed_keeps_no_other(new_server: Embedd
     """26.x has no listing of a directory with a name that is not UTF-8."""
     name, folder = fresh(new_server)
     disk = new_server.folder_dir(folder)
-    lay_out(disk)
+    lay_out(disk, LAID_OUT)
     bad = os.fsencode(disk / "top" / "a" / "b") + b"/\xff"
     async with background(new_server, tmp_path) as d:
         await d.names(name)
@@ -468,57 +424,3 @@ async def test_directory_that_cannot_be_listed_keeps_no_other(new_server: Embedd
         os.unlink(bad)
         await all_done(d)
         assert tree_on_disk(disk) == {}
-
-
-# --- anything -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.usefixtures("expect_warnings", "always_late")
-async def test_whatever_others_put_there_while_no_call_gets_through_stays(
-    both: Embedded, tmp_path: Path, seed: int
-) -> None:
-    """Trees of any form, parts of them removed, and files put anywhere meanwhile."""
-    rng = random.Random(seed)
-    name, folder = fresh(both)
-    disk = both.folder_dir(folder)
-    directories = [""]
-    for n in range(12):
-        at = f"{rng.choice(directories)}/d{n}".lstrip("/")
-        (disk / at).mkdir()
-        directories.append(at)
-    # None is empty: one that is removed alone is not removed while no call gets through.
-    files = [f"{at}/f".lstrip("/") for at in directories]
-    files += [f"{rng.choice(directories)}/f{n}".lstrip("/") for n in range(12)]
-    for path in files:
-        (disk / path).write_text(path)
-    expected = {path: path.encode() for path in files}
-    async with background(both, tmp_path) as d:
-        both.faults(AWAY)
-        removed = set()
-        for top in rng.sample(directories[1:], 3):
-            if (await d.names(name)) and not any(_is_in(top, gone) for gone in removed):
-                await remove(d, f"{name}/{top}")
-                removed.add(top)
-        expected = {p: c for p, c in expected.items() if not any(_is_in(p, top) for top in removed)}
-        for n in range(rng.randrange(4)):
-            path = f"{rng.choice(directories)}/theirs{n}".lstrip("/")
-            (disk / path).write_bytes(b"theirs")
-            expected[path] = b"theirs"
-        again = rng.random() < 0.5
-        if not again:
-            both.clear_faults()
-            await all_done(d)
-    if again:
-        both.clear_faults()
-        async with background(both, tmp_path) as d:
-            await all_done(d)
-    left = tree_on_disk(disk)
-    assert {p: c for p, c in left.items() if c is not None} == expected
-    stay = {p for p in directories[1:] if not any(_is_in(p, top) for top in removed)}
-    stay |= {parent.as_posix() for p in expected for parent in Path(p).parents if parent != Path()}
-    assert {p for p, c in left.items() if c is None} == stay
-
-
-def _is_in(path: str, top: str) -> bool:
-    return path == top or path.startswith(f"{top}/")

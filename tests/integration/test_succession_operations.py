@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.disks import below, contents, tree_on_disk
+from tests.support.disks import below, contents, lay_out, tree_on_disk
 from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
 from tests.support.succession import Succession
@@ -140,15 +140,6 @@ CASES = {
         ("POST", "/folders/*/move-file"),
     ),
 }
-
-
-def lay_out(disk: Path, files: dict[str, bytes | None]) -> None:
-    for path, data in files.items():
-        if data is None:
-            (disk / path).mkdir(parents=True)
-        else:
-            (disk / path).parent.mkdir(parents=True, exist_ok=True)
-            (disk / path).write_bytes(data)
 
 
 @pytest.mark.parametrize("case", [n for n, c in CASES.items() if c.call[1]])

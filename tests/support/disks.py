@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # Where a storage-proxy keeps what is being uploaded.
@@ -28,6 +28,16 @@ def tree_on_disk(disk: Path) -> dict[str, bytes | None]:
         with contextlib.suppress(FileNotFoundError):
             found[name.as_posix()] = None if path.is_dir() else path.read_bytes()
     return found
+
+
+def lay_out(disk: Path, tree: Mapping[str, bytes | None]) -> None:
+    """Make what `tree_on_disk` would find; what files lie in is made as well."""
+    for path, data in tree.items():
+        if data is None:
+            (disk / path).mkdir(parents=True)
+        else:
+            (disk / path).parent.mkdir(parents=True, exist_ok=True)
+            (disk / path).write_bytes(data)
 
 
 def contents(disk: Path) -> dict[str, bytes]:
