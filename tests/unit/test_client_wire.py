@@ -389,13 +389,13 @@ async def test_call_whose_time_has_passed_is_not_made(wire: Wire) -> None:
 async def test_call_whose_time_passes_while_it_connects_is_not_whole(wire: Wire) -> None:
     """The server has its head and no body: it does nothing then."""
     wire.json("/folders/f/delete-files", {})
-    body = manager._in_time(b'{"files": ["a"]}', trio.current_time() - 0.001)
+    body = manager._Limit(trio.current_time() - 0.001).body(b'{"files": ["a"]}')
     async with connected(wire) as client:
         url = httpx.URL(f"{wire.url}/folders/f/delete-files")
         headers = {"Content-Length": "16"}
         with pytest.raises(TooLate):
             async with client._manager._http.exchange("POST", url, headers=headers, content=body):
                 raise AssertionError("it was answered")
-        body = manager._in_time(b'{"files": ["a"]}', trio.current_time() + 60)
+        body = manager._Limit(trio.current_time() + 60).body(b'{"files": ["a"]}')
         async with client._manager._http.exchange("POST", url, headers=headers, content=body) as response:
             assert response.status_code == 200

@@ -28,7 +28,7 @@ from vfsmount.api.auth import authorization, date_header
 from vfsmount.api.decode import loads
 from vfsmount.api.dialect import ServerInfo, negotiate
 from vfsmount.api.governor import Governor
-from vfsmount.api.http import Http, OnePiece, read_body
+from vfsmount.api.http import SLEPT_S, Http, OnePiece, read_body, slept
 from vfsmount.api.retry import retrying
 from vfsmount.config import ApiSettings
 from vfsmount.errors import (
@@ -149,9 +149,11 @@ class Manager:
         if len(target) > paths.TARGET_MAX:
             raise NameTooLong("the path is longer than a request can carry")
 
+        limit = _Limit(not_after)
+
         async def attempt(fresh: bool) -> Reply:
             async with self._turn(signed):
-                return await self._at_some_endpoint(method, target, body, again, fresh, signed, not_after)
+                return await self._at_some_endpoint(method, target, body, again, fresh, signed, limit)
 
         try:
             return await retrying(
@@ -197,12 +199,12 @@ class Manager:
         idempotent: bool,
         fresh: bool,
         signed: bool,
-        not_after: float,
+        limit: _Limit,
     ) -> Reply:
         """Try the endpoints in turn, each at most once, as long as nothing can have been executed."""
         for left in range(len(self._endpoints) - 1, -1, -1):
             try:
-                return await self._once(method, target, body, fresh, signed, not_after)
+                return await self._once(method, target, body, fresh, signed, limit)
             except RemoteUnavailable as e:
                 # A reply of 502, 503 or 504 is an HTTP error: another endpoint leads to the same manager.
                 if left == 0 or e.status or (e.sent and not idempotent):
@@ -212,9 +214,9 @@ class Manager:
         raise AssertionError("unreachable")
 
     async def _once(
-        self, method: str, target: str, body: object, fresh: bool, signed: bool, not_after: float
+        self, method: str, target: str, body: object, fresh: bool, signed: bool, limit: _Limit
     ) -> Reply:
-        _check_in_time(not_after)
+        limit.check()
         content = None if body is None else msgspec.json.encode(body)
         media_type = "text/plain" if content is None else "application/json"
         url, headers = self._prepare(method, target, media_type, signed)
@@ -225,7 +227,7 @@ class Manager:
         status = 0
         try:
             async with self._http.exchange(
-                method, url, headers=headers, content=_in_time(content, not_after), fresh=fresh
+                method, url, headers=headers, content=limit.body(content), fresh=fresh
             ) as response:
                 raw = await read_body(response, REPLY_MAX)
                 status = response.status_code
@@ -367,26 +369,37 @@ class Manager:
         return urlsplit(self._endpoints[0]).netloc.rpartition("@")[2]
 
 
-def _check_in_time(not_after: float) -> None:
-    if trio.current_time() > not_after:
-        raise TooLate("what this is based on was seen too long ago")
+class _Limit:
+    """How long a call may still be sent: to a point in time, and not after this machine was suspended,
+    because trio's clock stands still meanwhile."""
+
+    def __init__(self, not_after: float) -> None:
+        self.not_after = not_after
+        self._slept_s = slept()
+
+    def check(self) -> None:
+        """Raises TooLate."""
+        if self.not_after == math.inf:
+            return
+        if trio.current_time() > self.not_after or slept() - self._slept_s >= SLEPT_S:
+            raise TooLate("what this is based on was seen too long ago")
+
+    def body(self, content: bytes | None) -> bytes | AsyncIterator[bytes] | None:
+        """What is not given out later: a connection may take long to come about."""
+        return content if content is None or self.not_after == math.inf else _InTime(content, self)
 
 
 class _InTime(OnePiece):
-    """A body that is not given out after a point in time: a connection may take long to come about."""
+    """A body with a limit."""
 
-    def __init__(self, piece: bytes, not_after: float) -> None:
+    def __init__(self, piece: bytes, limit: _Limit) -> None:
         super().__init__(piece)
-        self._not_after = not_after
+        self._limit = limit
 
     async def __anext__(self) -> bytes:
         piece = await super().__anext__()
-        _check_in_time(self._not_after)
+        self._limit.check()
         return piece
-
-
-def _in_time(content: bytes | None, not_after: float) -> bytes | AsyncIterator[bytes] | None:
-    return content if content is None or not_after == math.inf else _InTime(content, not_after)
 
 
 def _seconds(value: str | None) -> float | None:

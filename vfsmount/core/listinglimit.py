@@ -53,10 +53,10 @@ class ListingLimit:
 
     def is_beyond_doubt(self, count: int) -> bool:
         """As not `may_be_cut`, before what was not shown would be destroyed: here any number is suspect that
-        somebody may choose for a limit, by tens or by powers of two."""
+        somebody may choose for a limit: by tens, by 25, or by powers of two."""
         if self.may_be_cut(count):
             return False
-        chosen = count >= 8 and (count % 10 == 0 or count & (count - 1) == 0)
+        chosen = count >= 8 and (count % 10 == 0 or count % 25 == 0 or count & (count - 1) == 0)
         return not chosen or self.is_surely_whole(count)
 
     def is_likely(self, count: int) -> bool:

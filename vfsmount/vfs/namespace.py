@@ -99,7 +99,9 @@ class Namespace:
         self._policy = policy
         self._notes = notes
         self._unsettled: dict[Request, trio.Event] = {}  # renames of which nobody knows yet how they ended
-        self._arriving: Counter[Node] = Counter()  # names that are being moved into a directory
+        self._arriving: Counter[Node] = (
+            Counter()
+        )  # names that are being made in a directory, or moved into it
         self._outdated: set[Node] = set()  # directories whose recorded time is no longer theirs
 
     # --- making --------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ class Namespace:
         folder = folder_of(parent)
         self._gate.check_reachable(folder)
         operation.begins()
-        with self._unknown_if_lost(parent):
+        with self._unknown_if_lost(parent), self._arriving_in(parent):
             await self._client.mkdir(folder, child_path(parent, name))
         node = parent.entries.get(name) or self._inodes.add(parent, name, Kind.DIRECTORY, mode=0o755)
         node.checked_at = asked_at
@@ -328,7 +330,8 @@ class Namespace:
         max_age_s = min(JUST_S, trio.current_time() - self._removals.gone_from_at(directory))
         await self._metadata.refresh(directory, max_age_s=max_age_s)
         limit, state = self._client.listing_limit(folder_of(directory)), dircache.state_of(directory)
-        if state.cut or not limit.is_beyond_doubt(state.count) or self._removals.doubts(directory):
+        hides = state.cut or not limit.is_beyond_doubt(state.count) or self._removals.doubts(directory)
+        if hides or state.fetched_at <= self._removals.gone_from_at(directory):
             # Names on their way out may hide others, and may be another's by now.
             await self._require_empty(directory)
             return None
@@ -483,13 +486,19 @@ class Namespace:
             async with self._gate.moving(node, target):
                 if self._gate.moves_below(node) or self._removals.want(tops, names):
                     continue  # it began meanwhile
-                self._arriving[new_parent] += 1
-                try:
+                with self._arriving_in(new_parent):
                     yield
                     return
-                finally:
-                    self._arriving[new_parent] -= 1
-                    self._arriving += Counter()  # without zeroes
+
+    @contextmanager
+    def _arriving_in(self, directory: Node) -> Iterator[None]:
+        """The server is asked for a name there: the directory is not empty, whatever a listing says."""
+        self._arriving[directory] += 1
+        try:
+            yield
+        finally:
+            self._arriving[directory] -= 1
+            self._arriving += Counter()  # without zeroes
 
     async def _moved(self, parent: Node, node: Node, new_parent: Node, new_name: bytes, move: Move) -> None:
         """The server has moved what it has: say so here, too."""

@@ -55,6 +55,7 @@ IDLE_S = 0.1  # no more came for this long: whoever removes is done, or slow
 TREE_IDLE_S = 0.4  # with directories among them
 CLEARING_S = 2.0  # who removed a name so long ago may be removing the directory
 ATTEMPTS = 5  # at a look and a call, with twice the time between them at each
+MOST_FAILURES = 5  # of the server on one name, before that stays
 MANY = 10_000  # directories from which names are removed at a time
 LONGEST_S = 1.0  # from the first name to the call
 
@@ -82,7 +83,7 @@ class Removals:
         self._pending: dict[tuple[Node, bytes], Pending] = {}
         self._in: defaultdict[Node, set[Pending]] = defaultdict(set)  # by the directory they are removed from
         self._directories = 0  # of them
-        self._slept_s = slept()
+        self._slept_s, self._woke_at = slept(), -math.inf
         # Directories from which names went a moment ago, and when the server last said that one has gone.
         self._touched: TTLCache[Node, float] = TTLCache(MANY, CLEARING_S, trio.current_time)
         self._added_at = self._first_at = 0.0
@@ -122,8 +123,9 @@ class Removals:
 
     def gone_from_at(self, directory: Node) -> float:
         """When the server last said of a name that it has gone from a directory, which proves nothing on
-        26.x: what was seen before, with that name left out, is no longer to be believed."""
-        return self._touched.get(directory, -math.inf)
+        26.x, or this machine woke up: what was seen in it before is no longer to be believed."""
+        self._forget_what_slept()
+        return max(self._woke_at, self._touched.get(directory, -math.inf))
 
     def shown(self, directory: Node, entries: Iterable[RemoteEntry]) -> None:
         """The server shows these: what is of another kind than what was removed is another's."""
@@ -252,6 +254,7 @@ class Removals:
         """The clock stands still while the machine is suspended; what was seen before is long ago."""
         slept_s, self._slept_s = slept() - self._slept_s, slept()
         if slept_s >= SLEPT_S:
+            self._woke_at = trio.current_time()
             for p in self._pending.values():
                 p.seen_at = -math.inf
 
@@ -295,13 +298,12 @@ class Removals:
                     wanted.append(p)
                 self._pulse.beat()
             except VfsError as e:
-                if isinstance(e, RemoteError):
-                    p.failures += 1
-                    left.append((p, e))
-                elif e.retryable or isinstance(e, LocalIOError):
+                if e.retryable or isinstance(e, LocalIOError):
                     raise
-                else:
+                if not isinstance(e, RemoteError) or self._gives_up(p):
                     await self._refused([p], e)
+                else:
+                    left.append((p, e))
         stayed, error = await self._delete(folder, wanted)
         left += [(p, error) for p in stayed if error is not None]
         self._pulse.beat()
@@ -318,11 +320,12 @@ class Removals:
                     await self._remove_directory(pending)
                 except RemoteError as e:
                     # Not the server's state as a whole: others do not wait behind this one.
-                    pending.failures += 1
-                    failed.add(pending)
-                    left.append((pending, e))
-                else:
-                    await self._finish([pending])
+                    if not self._gives_up(pending):
+                        failed.add(pending)
+                        left.append((pending, e))
+                        continue
+                    await self._refused([pending], e)
+                await self._finish([pending])
                 self._pulse.beat()
         return left
 
@@ -378,7 +381,9 @@ class Removals:
             await self._delete_at_once(folder, wanted)
         except RemoteError as e:
             if len(wanted) == 1:
-                wanted[0].failures += 1
+                if self._gives_up(wanted[0]):
+                    await self._refused(wanted, e)
+                    return [], None
                 return wanted, e
             first, second = wanted[: len(wanted) // 2], wanted[len(wanted) // 2 :]
             left, error = await self._delete(folder, first)
@@ -401,11 +406,17 @@ class Removals:
                     await self._refused(left, e)
                 wanted = left if len(left) < len(wanted) else []
             except VfsError as e:
-                if e.retryable or isinstance(e, LocalIOError):
+                if e.retryable or isinstance(e, LocalIOError | RemoteError):
                     _doubt_outcome(wanted, e)
                     raise
                 await self._refused(wanted, e)
                 wanted = []
+
+    @staticmethod
+    def _gives_up(pending: Pending) -> bool:
+        """The server fails on this one alone; whether it has for long enough."""
+        pending.failures += 1
+        return pending.failures >= MOST_FAILURES
 
     @staticmethod
     def _is_gone(pending: Pending) -> bool:
