@@ -484,7 +484,10 @@ class Namespace:
                 await self._removals.flush(node)
             await self._removals.flush(new_parent, name=new_name)
             async with self._gate.moving(node, target):
-                if self._gate.moves_below(node) or self._removals.want(tops, names):
+                if new_parent is node or self._inodes.is_below(new_parent, node):
+                    raise InvalidRequest("a directory cannot be moved into itself")  # by another rename
+                if self._gate.moves_below(node, but=target) or self._removals.want(tops, names):
+                    await trio.lowlevel.checkpoint()
                     continue  # it began meanwhile
                 with self._arriving_in(new_parent):
                     yield

@@ -132,9 +132,9 @@ class PathGate:
         while (below := next((m for m in self._moving if InodeTable.is_below(m, node)), None)) is not None:
             await self._moving[below].wait()
 
-    def moves_below(self, node: Node) -> bool:
-        """Whether anything below the node is being renamed or removed."""
-        return any(InodeTable.is_below(moving, node) for moving in self._moving)
+    def moves_below(self, node: Node, but: Node | None = None) -> bool:
+        """Whether anything below the node is being renamed or removed, `but` one."""
+        return any(InodeTable.is_below(moving, node) for moving in self._moving if moving is not but)
 
     def _moving_above(self, node: Node) -> trio.Event | None:
         at: Node | None = node
