@@ -13,6 +13,7 @@ from vfsmount.store.database import Database
 from vfsmount.store.leftovers import leftovers
 from vfsmount.store.records import _SCHEMAS, Records
 from vfsmount.store.staged import Removal
+from vfsmount.store.staging import LOCK
 from vfsmount.values import Validator
 
 FOLDER = "f" * 32
@@ -25,6 +26,7 @@ BEFORE = (FOLDER, b"d", b"f", ENDED, 7, 9)  # as the versions before it wrote FI
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     (tmp_path / "staging" / ENDED).mkdir(parents=True)
+    (tmp_path / "staging" / ENDED / LOCK).touch()  # that nobody holds
     return tmp_path / "records.sqlite"
 
 
