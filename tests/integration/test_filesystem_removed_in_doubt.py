@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from tests.support.fixtures import fresh
 from tests.support.removing import AWAY, LISTING, REFUSED, all_done, remove, until_late
 from tests.support.sending import DELETE, background, deletions, replace
 from tests.support.vfs import release, serving, until
-from vfsmount.errors import NotEmpty, PermissionDenied, VfsError
+from vfsmount.errors import NotEmpty, PermissionDenied, RemoteError, VfsError
 from vfsmount.vfs import namespace, pending, removals
 
 pytestmark = pytest.mark.usefixtures("expect_warnings")
@@ -338,3 +339,28 @@ async def test_mount_without_background_tells_of_a_directory_that_must_not_go(
         assert await d.names(f"{name}/top") == ["a", "b"]
         await remove(d, f"{name}/top")
         assert tree_on_disk(disk) == {}
+
+
+async def test_call_that_was_done_and_answered_with_500_is_not_repeated_unseen(
+    both: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a manager does that loses its storage-proxy. What has the name since is another's."""
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    lay_out(disk, {"d/x": b"x", "d/y": b"y"})
+    async with background(both, tmp_path) as d:
+        delete_files, calls = d.fs._client.delete_files, 0
+
+        async def fails_once(*args: Any, **options: Any) -> None:
+            nonlocal calls
+            calls += 1
+            await delete_files(*args, **options)
+            if calls == 1:
+                (disk / "d" / "x").write_bytes(b"theirs, new")
+                raise RemoteError("the server answers 500", status=500)
+
+        monkeypatch.setattr(d.fs._client, "delete_files", fails_once)
+        await d.unlink(f"{name}/d/x")
+        await all_done(d)
+        assert contents(disk)["d/x"] == b"theirs, new"
+        assert await d.names(f"{name}/d") == ["x", "y"]

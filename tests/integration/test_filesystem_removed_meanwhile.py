@@ -12,10 +12,10 @@ import trio
 from tests.support.disks import contents, lay_out, tree_on_disk
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
-from tests.support.removing import AWAY, all_done, remove
+from tests.support.removing import AWAY, LISTING, all_done, remove
 from tests.support.sending import DELETE, all_sent, background, deletions
 from tests.support.vfs import release, stall, until
-from vfsmount.errors import LocalIOError, NotEmpty
+from vfsmount.errors import InvalidRequest, LocalIOError, NotEmpty
 from vfsmount.vfs import uploader
 from vfsmount.vfs.handles import SetAttr
 
@@ -23,6 +23,31 @@ MOVE = "/folders/{vf}/move-file"
 
 
 # --- moves ----------------------------------------------------------------------------------------------
+
+
+async def test_directory_is_moved_into_what_has_been_moved_into_it(both: Embedded, tmp_path: Path) -> None:
+    """`mv -T a b/x`, and `mv b a` while that looks into b/x: refused. (A kernel lets one of them in.)"""
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    lay_out(disk, {"a/f": b"f", "b/x": None})
+    async with background(both, tmp_path) as d:
+        for directory in ("", "/a", "/b", "/b/x"):
+            await d.names(name + directory)
+        old, new = await d.parent(f"{name}/a"), await d.parent(f"{name}/b/x")
+        both.reset_calls()
+        both.faults({"rules": [{"action": "hold_reply", "path": "/folders/*/files"}]})
+
+        async def move() -> None:
+            with pytest.raises(InvalidRequest):
+                await d.fs.rename(*old, *new, 0)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(move)
+                await until(lambda: both.count("GET", LISTING) == 1)
+                await d.rename(f"{name}/b", f"{name}/a/b")
+                release(both)
+        assert tree_on_disk(disk) == {"a": None, "a/f": b"f", "a/b": None, "a/b/x": None}
 
 
 async def test_directory_into_which_a_file_is_being_moved_is_not_empty(

@@ -276,12 +276,10 @@ class Removals:
         except VfsError as e:
             for p in trees.all:
                 p.seen_at = -math.inf  # each is looked at, and told of by itself
-            if isinstance(e, TooLate):
+            _doubt_outcome(trees.all, e)
+            if isinstance(e, TooLate) or not (e.retryable or isinstance(e, LocalIOError)):
                 return False
-            if e.retryable or isinstance(e, LocalIOError):
-                _doubt_outcome(trees.all, e)
-                raise
-            return False
+            raise
         await self._finish(trees.all)
         return True
 
@@ -359,10 +357,13 @@ class Removals:
         """
         for doublings in range(ATTEMPTS):
             if trio.current_time() > seen_at + LATE_S:
-                seen_at = trio.current_time()
+                seen_at, slept_s = trio.current_time(), slept()
                 listing = await self._client.list_files(folder, path)
                 if listing.entries or listing.cut:
                     raise NotEmpty("the directory holds something that was not removed here")
+                if slept() - slept_s >= SLEPT_S:
+                    seen_at = -math.inf
+                    continue
             try:
                 # A server may need longer for a listing than what it says is worth.
                 not_after = seen_at + LATE_S * 2**doublings
@@ -555,7 +556,8 @@ class Removals:
 
 def _doubt_outcome(pending: Iterable[Pending], e: VfsError) -> None:
     """Where it may have been done, what is there by the next time may be another's."""
-    if isinstance(e, RemoteUnavailable) and e.sent:
+    crashed = isinstance(e, RemoteError) and e.status >= 500
+    if crashed or (isinstance(e, RemoteUnavailable) and e.sent):
         for p in pending:
             p.look_first = p.look_first or not p.is_directory
 
