@@ -71,12 +71,17 @@ class Pending:
         return self.removal.path.count(b"/")
 
     @property
+    def chain(self) -> list[Pending]:
+        """It, and outwards the directories that it lies in and that are on their way out."""
+        found = [self]
+        while (within := found[-1].within) is not None:
+            found.append(within)
+        return found
+
+    @property
     def top(self) -> Pending:
-        """The outermost directory that it lies in and that is on its way out, or it itself."""
-        at = self
-        while at.within is not None:
-            at = at.within
-        return at
+        """The outermost of its `chain`."""
+        return self.chain[-1]
 
     @property
     def shown(self) -> str:
@@ -90,12 +95,8 @@ class Pending:
         Raises:
             Stale: its directory is gone, and it with that.
         """
-        names = [self.removal.name]
-        at = self
-        while at.within is not None:
-            at = at.within
-            names.append(at.removal.name)
-        return child_path(at.parent, b"/".join(reversed(names)))
+        chain = self.chain
+        return child_path(chain[-1].parent, b"/".join(p.name for p in reversed(chain)))
 
     def in_doubt(self) -> None:
         """It stays, or is another's: what it lies in is not empty then, and is looked at again."""

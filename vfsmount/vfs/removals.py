@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import trio
 from cachetools import TTLCache
@@ -550,7 +550,7 @@ class Removals:
     def _has_failed(self, pending: Pending) -> bool:
         """Whether the last failure was about this name; it may have come when the call was under way."""
         return not pending.done.is_set() and (
-            self._left is None or any(pending in _chain(left) for left in self._left)
+            self._left is None or any(pending in left.chain for left in self._left)
         )
 
 
@@ -560,14 +560,6 @@ def _doubt_outcome(pending: Iterable[Pending], e: VfsError) -> None:
     if crashed or (isinstance(e, RemoteUnavailable) and e.sent):
         for p in pending:
             p.look_first = p.look_first or not p.is_directory
-
-
-def _chain(pending: Pending) -> Iterator[Pending]:
-    """It, and what it lies in as far as that waits for it."""
-    at: Pending | None = pending
-    while at is not None:
-        yield at
-        at = at.within
 
 
 def _concerns(pending: Pending, directories: tuple[Node, ...], name: bytes | None) -> bool:
