@@ -68,7 +68,7 @@ def leftovers(state_dir: Path) -> Leftovers:
                 return Leftovers(aside=aside)  # from before files were sent in the background
             unsent = tuple(_unsent(db, orphans, state_dir / "staging"))
             rows = db.execute("select mount from removals").fetchall()
-            if version >= 4:  # read only: nobody has brought it up to date yet
+            if version >= 5:  # read only: nobody has brought it up to date yet
                 rows += db.execute("select mount from removed_directories").fetchall()
     except (OSError, sqlite3.Error, msgspec.DecodeError) as e:
         raise LocalIOError(f"what ended mounts left in {state_dir} cannot be read: {e}") from e

@@ -61,9 +61,9 @@ MOVES_REPLACE_SCHEMA = """
 alter table moves add column mtime_ns integer;  -- the version that was in the way; null: nothing, or unknown
 alter table moves add column size integer;
 """
-# Added in version 4.
+# Added in version 4, and again in 5: there are databases of a version 4 that had it otherwise.
 REMOVED_DIRECTORIES_SCHEMA = """
-create table removed_directories (  -- as removals; not in them, because mounts of before may be running
+create table if not exists removed_directories (  -- as removals; not in them, because mounts of before may be running
   folder text not null,
   parent blob not null,
   name blob not null,
@@ -284,7 +284,8 @@ class StagedRecords:
                 )
             elif removal is not None:
                 db.execute(
-                    "insert or replace into removals values (?, ?, ?, ?, ?, ?)",
+                    "insert or replace into removals (folder, parent, name, mount, mtime_ns, size)"
+                    " values (?, ?, ?, ?, ?, ?)",
                     (
                         removal.folder,
                         removal.parent,
