@@ -70,6 +70,38 @@ async def test_directory_into_which_a_file_is_being_moved_is_not_empty(
         assert tree_on_disk(disk) == {"d": None, "d/f": b"content"}
 
 
+async def test_directory_that_somebody_else_has_emptied_a_moment_ago_goes(
+    both: Embedded, tmp_path: Path
+) -> None:
+    """A look that is good enough to find nothing in it does not do to refuse."""
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    lay_out(disk, {"d/theirs": b"theirs", "w": b"w"})
+    async with background(both, tmp_path, dir_ttl_s=60.0) as d:
+        await d.unlink(f"{name}/w")  # so that a tree seems to be removed
+        assert await d.names(f"{name}/d") == ["theirs"]
+        (disk / "d" / "theirs").unlink()
+        await d.rmdir(f"{name}/d")
+        await all_done(d)
+        assert tree_on_disk(disk) == {}
+
+
+async def test_directory_of_which_nothing_is_believed_is_looked_at_anew(
+    both: Embedded, tmp_path: Path
+) -> None:
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    lay_out(disk, {"d": None, "w": b"w"})
+    async with background(both, tmp_path, dir_ttl_s=0.0) as d:
+        await d.unlink(f"{name}/w")
+        assert await d.names(f"{name}/d") == []
+        lay_out(disk, {"d/theirs": b"theirs"})
+        with pytest.raises(NotEmpty):
+            await d.rmdir(f"{name}/d")
+        await all_done(d)
+        assert tree_on_disk(disk) == {"d": None, "d/theirs": b"theirs"}
+
+
 async def test_tree_of_a_folder_that_is_renamed_goes(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
     disk = both.folder_dir(folder)

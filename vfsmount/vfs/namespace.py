@@ -327,11 +327,15 @@ class Namespace:
         if parent is self._inodes.root or not self._removals.is_clearing(directory, parent):
             await self._require_empty(directory)
             return None
-        max_age_s = min(JUST_S, trio.current_time() - self._removals.gone_from_at(directory))
+        asked_at = trio.current_time()
+        believed_s = min(JUST_S, self._policy.dir_ttl_s)
+        max_age_s = min(believed_s, asked_at - self._removals.gone_from_at(directory))
         await self._metadata.refresh(directory, max_age_s=max_age_s)
         limit, state = self._client.listing_limit(folder_of(directory)), dircache.state_of(directory)
         hides = state.cut or not limit.is_beyond_doubt(state.count) or self._removals.doubts(directory)
-        if hides or state.fetched_at <= self._removals.gone_from_at(directory):
+        old = state.fetched_at <= self._removals.gone_from_at(directory)
+        # Somebody else may have removed since what was in it a moment ago.
+        if hides or old or (directory.entries and state.fetched_at < asked_at):
             # Names on their way out may hide others, and may be another's by now.
             await self._require_empty(directory)
             return None
