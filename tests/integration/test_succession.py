@@ -162,6 +162,26 @@ def test_rewrite_of_what_is_travelling_does_not_change_it(both: Embedded, tmp_pa
         assert contents(both.folder_dir(folder)) == {"f": b"newer, too" + LONG[10:]}
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_what_was_sent_and_overwritten_at_once_is_brought_back(
+    both: Embedded, tmp_path: Path, seen: bool
+) -> None:
+    """By somebody who had not seen it; the process that sent it is killed before or after it sees that."""
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    with Succession(both, tmp_path, settle_s=1.0) as mount:
+        mount.write(f"{name}/f", b"ours")
+        mount.call("wait")
+        replace(disk / "f", b"theirs, and longer")
+        if seen:
+            mount.call("refresh")
+            assert mount.read(f"{name}/f") == b"theirs, and longer"
+        mount.die_and_rise()
+        mount.call("idle")
+        (copy,) = disk.glob("f.conflict-*")
+        assert contents(disk) == {"f": b"theirs, and longer", copy.name: b"ours"}
+
+
 @pytest.mark.parametrize("on_server", [False, True])
 def test_removed_and_still_open(both: Embedded, tmp_path: Path, on_server: bool) -> None:
     name, folder = fresh(both)

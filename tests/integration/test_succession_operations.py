@@ -280,16 +280,55 @@ def test_content_of_a_file_whose_process_is_killed_at_every_step(
     assert left_over(tmp_path) == []
 
 
+def test_file_whose_process_is_killed_at_every_step_and_whose_next_one_is_killed_at_once(
+    new_server: Embedded, tmp_path: Path
+) -> None:
+    """What the second one has found out is known to the third: nobody else's version is seen in our own."""
+    name, folder = fresh(new_server)
+    disk = new_server.folder_dir(folder)
+    with Succession(new_server, tmp_path, settle_s=0.4) as mount:
+        for step in range(1, 100):
+            path = f"{name}/f{step}"
+            mount.write(path, b"old")
+            mount.call("idle")
+            ino = mount.stat(path).ino
+            with dying_at(mount, step, again=True) as died:
+                fh = died.call("open", ino, os.O_WRONLY | os.O_TRUNC).fh
+                died.call("write", fh, 0, b"new content")
+                died.call("flush", fh)
+                died.call("release", fh)
+                died.call("wait")
+                if died.times:
+                    mount.call("refresh")
+                    assert mount.names(name) == sorted(p.name for p in disk.glob("f*"))
+                died.call("idle")
+            assert mount.read(path) == (disk / f"f{step}").read_bytes() == b"new content"
+            assert mount.stat(path).ino == ino
+            assert not list(disk.glob("*.conflict-*"))
+            if not died.times:
+                break
+        else:
+            raise AssertionError("it never got through")
+        assert mount.lives > 2
+        mount.end()
+    assert list((tmp_path / "unsent").iterdir()) == []
+
+
 def left_over(state_dir: Path) -> list[Path]:
     """Content that nobody has taken care of; a process that only stood by has an empty directory."""
     return [p for p in below(state_dir / "staging") if p.is_file() and p.name != "lock"]
 
 
 class Dying:
-    """Calls of a mount whose process dies in the middle of them, and is succeeded."""
+    """Calls of a mount whose process dies in the middle of them, and is succeeded.
 
-    def __init__(self, mount: Succession) -> None:
+    Args:
+        again: the next one is killed, too, as soon as it serves.
+    """
+
+    def __init__(self, mount: Succession, again: bool) -> None:
         self.mount = mount
+        self.again = again
         self.times = 0
 
     def call(self, *request: Any) -> Any:
@@ -299,8 +338,9 @@ class Dying:
             return self.mount.result(number)
         except (ConnectionError, BrokenPipeError):
             self.times += 1
-            self.mount.kill()
-            self.mount.succeed()
+            for _ in range(1 + self.again):
+                self.mount.kill()
+                self.mount.succeed()
         if number is None:
             number = max(self.mount.in_flight)
         result = self.mount.result(number)
@@ -309,12 +349,12 @@ class Dying:
 
 
 @contextmanager
-def dying_at(mount: Succession, step: int) -> Iterator[Dying]:
+def dying_at(mount: Succession, step: int, *, again: bool = False) -> Iterator[Dying]:
     """Killed before the n-th change of the disk or of the journal that is made in the body, or after it."""
     if mount.standby is None:
         mount.prepare()
     mount.call("die_at", step)
-    dying = Dying(mount)
+    dying = Dying(mount, again)
     yield dying
     dying.call("die_at", 0)
 

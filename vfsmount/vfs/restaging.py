@@ -28,7 +28,7 @@ from vfsmount.vfs.recorder import Recorder
 from vfsmount.vfs.recovery import Recoverer, contents_of
 from vfsmount.vfs.removals import Removals
 from vfsmount.vfs.settling import Settling
-from vfsmount.vfs.staged import StagedFile, Upload
+from vfsmount.vfs.staged import StagedFile, Upload, version_of
 from vfsmount.vfs.writer import Writer
 
 _log = logging.getLogger("vfsmount.vfs.restaging")
@@ -184,6 +184,8 @@ class Restaging:
             if not staged.dirty:
                 node.validator = detail.sent
                 node.size, node.mtime_ns = detail.sent.size, detail.sent.mtime_ns
+                # Known to the next process, too, where we are killed once this content is let go of.
+                self._inodes.changed(node)
             return
         base, known = detail.base, staged.base
         if base is None or known is None or not base.matches_listing(known.size, known.mtime_ns):
@@ -243,7 +245,10 @@ class Restaging:
             content = self._content(detail.content) if detail.sealed else None
         except LocalIOError:
             content = None
-        self._settling.watch(node, row.id, detail, content, detail.sent)
+        # Somebody else's was seen in its place before we were killed.
+        seen = version_of(node)
+        overtaken = seen is not None and not detail.sent.matches_listing(seen.size, seen.mtime_ns)
+        self._settling.watch(node, row.id, detail, content, detail.sent, overtaken=overtaken)
 
     async def _restore_removals(self) -> None:
         for removal in inner_first(await self._rows.read_removals(self._area.own)):

@@ -93,8 +93,14 @@ class Settling:
         detail: StagedDetail,
         content: Content | None,
         version: Validator,
+        *,
+        overtaken: bool = False,
     ) -> None:
-        """A file was sent; `content` is what, None where it cannot be had any more."""
+        """A file was sent; `content` is what, None where it cannot be had any more.
+
+        Args:
+            overtaken: somebody else's version was seen in its place.
+        """
         before = self._watched.pop(node, None)
         if before is not None and before.content is not None:
             before.content.release()  # ours replaced ours
@@ -102,7 +108,7 @@ class Settling:
         kept = content.hold() if content is not None else None
         if kept is not None:
             kept.rest()
-        self._watched[node] = _Watched(row_id, detail, kept, version, due)
+        self._watched[node] = _Watched(row_id, detail, kept, version, due, overtaken)
         self._wake.set()
 
     def replaced(self, old: Node, new: Node) -> None:
