@@ -63,7 +63,7 @@ alter table moves add column size integer;
 """
 # Added in version 4, and again in 5: there are databases of a version 4 that had it otherwise.
 REMOVED_DIRECTORIES_SCHEMA = """
-create table if not exists removed_directories (  -- as removals; not in them, because mounts of before may be running
+create table if not exists removed_directories (  -- as removals, which mounts of before may be reading
   folder text not null,
   parent blob not null,
   name blob not null,
