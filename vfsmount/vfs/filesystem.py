@@ -26,8 +26,10 @@ from vfsmount.errors import (
     BadHandle,
     InvalidRequest,
     IsADirectory,
+    LocalIOError,
     NameTooLong,
     NoAttribute,
+    NoSpace,
     NotADirectory,
     NotFound,
     NotSupported,
@@ -951,6 +953,10 @@ class Filesystem(Administration):
     async def close(self) -> None:
         """After `drain` and after the services have ended: content that is not sent stays on the disk."""
         await self._recorder.sync()
-        self._area.named = await self._rows.has_any(self._area.own)
+        try:
+            self._area.named = await self._rows.has_any(self._area.own)
+        except (LocalIOError, NoSpace) as e:
+            self._area.named = True  # rather found by the next mount with nothing in it
+            event(_log, logging.WARNING, "records.unreadable", error=str(e))
         self._settling.abandon()
         self._writer.abandon()
