@@ -16,7 +16,7 @@ from tests.support.removing import AWAY, LISTING, all_done, remove
 from tests.support.sending import DELETE, all_sent, background, deletions
 from tests.support.vfs import release, stall, until
 from vfsmount.errors import InvalidRequest, LocalIOError, NotEmpty
-from vfsmount.vfs import uploader
+from vfsmount.vfs import metadata, uploader
 from vfsmount.vfs.handles import SetAttr
 
 MOVE = "/folders/{vf}/move-file"
@@ -100,6 +100,31 @@ async def test_directory_of_which_nothing_is_believed_is_looked_at_anew(
             await d.rmdir(f"{name}/d")
         await all_done(d)
         assert tree_on_disk(disk) == {"d": None, "d/theirs": b"theirs"}
+
+
+async def test_directory_in_which_something_is_removed_is_not_forgotten_to_save_memory(
+    both: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, folder = fresh(both)
+    disk = both.folder_dir(folder)
+    lay_out(disk, {"top/d/f": b"f", "top/e": None, **{f"many/n{n}": b"" for n in range(60)}})
+    both.faults(AWAY)
+    async with background(both, tmp_path) as d:
+        assert await d.names(f"{name}/top/d") == ["f"]
+        await d.unlink(f"{name}/top/d/f")
+        top = d.fs._inodes.get((await d.stat(f"{name}/top")).ino)
+        assert set(top.entries) == {b"d", b"e"}
+        directory = top.entries[b"d"]
+        d.fs.forget(directory.ino, directory.lookups)  # as a kernel that is short of memory, too
+        monkeypatch.setattr(metadata, "MAX_NODES", 3)
+        assert len(await d.names(f"{name}/many")) == 60
+        assert set(top.entries) == {b"d"}
+        assert await d.names(f"{name}/top/d") == []
+        monkeypatch.undo()
+        both.clear_faults()
+        await all_done(d)
+        assert await d.names(f"{name}/top/d") == []
+    assert tree_on_disk(disk / "top") == {"d": None, "e": None}
 
 
 async def test_tree_of_a_folder_that_is_renamed_goes(both: Embedded, tmp_path: Path) -> None:

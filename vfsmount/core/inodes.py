@@ -17,7 +17,7 @@ A number may be used again when the kernel has forgotten it; `Node.serial` never
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -374,14 +374,14 @@ class InodeTable:
         if node.unlinked and not node.pinned:
             self._nodes.pop(node.ino, None)
 
-    def shed(self, directory: Node) -> int:
+    def shed(self, directory: Node, must_stay: Callable[[Node], bool] = lambda _: False) -> int:
         """Forget a directory's listing to save memory; return how many nodes went.
 
         Children that somebody uses, or that carry attributes the server does not know, stay.
         """
         gone = 0
         for child in list(directory.entries.values()):
-            if child.pinned or child.entries or child.local is not NO_ATTRS:
+            if child.pinned or child.entries or child.local is not NO_ATTRS or must_stay(child):
                 continue
             del directory.entries[child.name]
             directory.subdirs -= child.is_dir

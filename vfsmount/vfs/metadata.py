@@ -344,7 +344,7 @@ class Metadata:
         listed = [n for n in self._inodes if n is not needed_by and self._may_shed(n)]
         listed.sort(key=lambda n: dircache.state_of(n).fetched_at)
         for directory in listed:
-            self._inodes.shed(directory)
+            self._inodes.shed(directory, self._removals.pending_in)
             if len(self._inodes) < MAX_NODES * 3 // 4:
                 return
 
