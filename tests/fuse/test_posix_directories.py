@@ -20,21 +20,31 @@ def nlink(path: Path) -> int:
     return path.stat().st_nlink
 
 
+def known_nlink(path: Path) -> int:
+    """As `nlink`; where that is not known because a busy server took longer than a listing is believed,
+    after another look."""
+    end = time.monotonic() + 30
+    while (count := nlink(path)) == 1 and time.monotonic() < end:
+        os.listdir(path)
+        time.sleep(0.6)  # longer than the kernel believes attributes
+    return count
+
+
 def test_link_count_is_two_and_the_subdirectories(folder: Path) -> None:
     d, other = folder / "d", folder / "other"
     for path in (d, other, d / "a", d / "b"):
         path.mkdir()
     (d / "file").touch()
     (d / "link").symlink_to("a")
-    assert (nlink(d), nlink(other), nlink(d / "a")) == (4, 2, 2)
+    assert (known_nlink(d), known_nlink(other), known_nlink(d / "a")) == (4, 2, 2)
     (d / "b").rename(other / "b")
-    assert (nlink(d), nlink(other)) == (3, 3)
+    assert (known_nlink(d), known_nlink(other)) == (3, 3)
     (d / "a").rename(other / "b")  # replaces an empty one
-    assert (nlink(d), nlink(other)) == (2, 3)
+    assert (known_nlink(d), known_nlink(other)) == (2, 3)
     (other / "b").rmdir()
-    assert nlink(other) == 2
+    assert known_nlink(other) == 2
     with os.scandir(folder) as entries:
-        assert {e.name: e.stat().st_nlink for e in entries} == {"d": 2, "other": 2}
+        assert {e.name: known_nlink(Path(e.path)) for e in entries} == {"d": 2, "other": 2}
 
 
 def test_link_count_is_one_where_it_is_not_known(site: Site, folder: Path, disk: Path) -> None:
