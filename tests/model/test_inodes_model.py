@@ -72,6 +72,7 @@ class Tree(RuleBasedStateMachine):
         self.ever.add(node.ino)
         self.nodes[node.ino] = node
         self.paths[path] = node.ino
+        self.dirs.discard(node.ino)  # a directory may have had the number
         if node.is_dir:
             self.dirs.add(node.ino)
 
