@@ -232,6 +232,41 @@ def test_tree_whose_removal_is_killed_at_every_step(new_server: Embedded, tmp_pa
     assert list((tmp_path / "unsent").iterdir()) == []
 
 
+def test_directory_from_which_a_file_just_sent_is_moved_stays_away(
+    new_server: Embedded, tmp_path: Path
+) -> None:
+    """Killed at every step, and the next one as well: no record of the file brings its old directory back."""
+    name, folder = fresh(new_server)
+    top = new_server.folder_dir(folder)
+    with Succession(new_server, tmp_path, settle_s=2.0) as mount:
+        for step in range(1, 100):
+            disk = top / f"s{step}"
+            lay_out(disk, {"d": None, "w": b"w"})
+            mount.call("refresh")
+            mount.write(f"{name}/s{step}/d/f", b"content")
+            mount.call("wait")
+            old, new = at(mount, f"{name}/s{step}/d/f"), at(mount, f"{name}/s{step}/m")
+            other, directory = at(mount, f"{name}/s{step}/w"), at(mount, f"{name}/s{step}/d")
+            with dying_at(mount, step, again=True) as died:
+                died.call("rename", *old, *new)
+                died.call("unlink", *other)  # so that a tree seems to be removed
+                died.call("rmdir", *directory)
+            if died.times:
+                mount.die_and_rise()
+            mount.call("wait")
+            assert mount.names(f"{name}/s{step}") == ["m"]
+            assert tree_on_disk(disk) == {"m": b"content"}
+            if not died.times:
+                break
+        else:
+            raise AssertionError("it never got through")
+        mount.call("idle")
+        assert mount.lives > 3
+        mount.end()
+    assert list((tmp_path / "unsent").iterdir()) == []
+    assert left_over(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["made", "cut", "in-place"])
 def test_content_of_a_file_whose_process_is_killed_at_every_step(
     new_server: Embedded, tmp_path: Path, name: str, pytestconfig: pytest.Config

@@ -145,6 +145,10 @@ class Removal(msgspec.Struct, frozen=True):
         """Inside the folder."""
         return _join(self.parent, self.name)
 
+    def holds(self, directory: bytes) -> bool:
+        """Whether a directory is what was removed, or lies below."""
+        return (directory + b"/").startswith(self.path + b"/")
+
 
 class Move(msgspec.Struct, frozen=True):
     """One rename with unsent files below it, as sent to the server.

@@ -18,7 +18,7 @@ from vfsmount.core.staging import State
 from vfsmount.errors import LocalIOError
 from vfsmount.log import event
 from vfsmount.store.records import Records
-from vfsmount.store.staged import StagedDetail, StagedRow
+from vfsmount.store.staged import Removal, StagedDetail, StagedRow
 from vfsmount.store.staging import Content, StagingArea
 from vfsmount.values import Kind
 from vfsmount.vfs.notes import Notes
@@ -63,6 +63,7 @@ class Restaging:
         self._notes = notes
         self._nodes: dict[int, Node] = {}
         self._contents: dict[str, Content] = {}
+        self._removals_left: list[Removal] = []
 
     async def run(self, folded: Folded, nodes: dict[int, Node]) -> list[str]:
         """Put everything back; names of files that nobody needs any more.
@@ -73,6 +74,7 @@ class Restaging:
         self._nodes = nodes
         rows, durable_to = await self._rows.read_mount(self._area.own)
         self._recorder.resume(max([0, *(r.seq for r in rows)]))
+        self._removals_left = await self._rows.read_removals(self._area.own)
         await self._restore_contents(folded, rows, durable_to)
         await self._restore_removals()
         needed = {name for row in rows for name in contents_of(row.detail)} | self._contents.keys()
@@ -229,6 +231,9 @@ class Restaging:
             event(_log, logging.WARNING, "resume.unknown_row", state=detail.state.value)
             await self._recoverer.take_up(row)
             return
+        if any(row.folder == r.folder and r.directory and r.holds(row.parent) for r in self._removals_left):
+            await self._rows.remove([row.id])  # nobody looks for it there, and it is not to bring that back
+            return
         parent = await self._recoverer.directory(row.folder, row.parent)
         if parent is None:
             return
@@ -251,7 +256,7 @@ class Restaging:
         self._settling.watch(node, row.id, detail, content, detail.sent, overtaken=overtaken)
 
     async def _restore_removals(self) -> None:
-        for removal in inner_first(await self._rows.read_removals(self._area.own)):
+        for removal in inner_first(self._removals_left):
             parent = await self._recoverer.directory(removal.folder, removal.parent)
             if parent is None:
                 continue

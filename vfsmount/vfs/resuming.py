@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -37,7 +37,7 @@ from vfsmount.core.shown import TAIL, Shown
 from vfsmount.errors import LocalIOError, RemoteUnavailable, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import Records
-from vfsmount.store.staged import Move
+from vfsmount.store.staged import Move, StagedRow
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import NO_ATTRS, ROOT_INO, Ino, Kind, Validator
 from vfsmount.vfs.deadline import within
@@ -145,6 +145,7 @@ class Resumer:
         self._restore_handles(folded, resumed)
         operations = folded.decoded(Tag.OPERATION, OperationRecord)
         resumed.operations = operations
+        await self._end_moves(operations)
         others = await self._restaging.run(folded, self._nodes)
         await self._hold_moves(operations)
         self._take_notices(folded)
@@ -306,10 +307,40 @@ class Resumer:
 
     # --- renames -------------------------------------------------------------------------------
 
+    async def _end_moves(self, operations: dict[int, OperationRecord]) -> None:
+        """Where the tree has a rename already, the rows get their new names, too: nothing is to be looked
+        for where it was."""
+        moves = {_place_of(move): move for move in await self._rows.read_moves(self._area.own)}
+        if not moves:
+            return
+        rows, _ = await self._rows.read_mount(self._area.own)
+        for _, node, _, new_parent, move in self._renames(operations):
+            row = moves.get(_place_of(move))
+            # Without any left behind, who has the new name by now is the one that was moved.
+            if (
+                row is not None
+                and node.parent is new_parent
+                and node.name == move.new_name
+                and any(_is_of(r, move) for r in rows)
+            ):
+                await self._rows.end_move(self._area.own, row, happened=True)
+
     async def _hold_moves(self, operations: dict[int, OperationRecord]) -> None:
         """Nobody uses a path that a rename may have changed, until it is known whether it has."""
-        moves = await self._rows.read_moves(self._area.own)
-        known: set[int] = set()
+        moves = {_place_of(move): move for move in await self._rows.read_moves(self._area.own)}
+        for value, node, parent, new_parent, move in self._renames(operations):
+            row = moves.pop(_place_of(move), None)
+            move = replace(move, id=row.id if row is not None else 0)
+            target = self._nodes.get(value.target)
+            settled = self._namespace.hold_move(value.request, node, target)
+            self._tasks.append(partial(self._settle_move, settled, parent, node, new_parent, move))
+        for row in moves.values():
+            await self._rows.end_move(self._area.own, row, happened=False)
+
+    def _renames(
+        self, operations: dict[int, OperationRecord]
+    ) -> Iterator[tuple[OperationRecord, Node, Node, Node, Move]]:
+        """Those of files and directories that were begun: with what moves, from where, and where to."""
         for _, value in sorted(operations.items()):
             what, directory, name, new_directory, new_name = value.request
             node, parent = self._nodes.get(value.ino), self._nodes.get(directory)
@@ -320,19 +351,7 @@ class Resumer:
                 continue
             old = (self._inodes.path(parent), name)
             new = (self._inodes.path(new_parent), new_name)
-            folder = folder_of(parent)
-            move = Move(0, folder.id, *old, *new, value.replaces)
-            for row in moves:
-                sent = (row.folder, row.parent, row.name, row.new_parent, row.new_name)
-                if sent == (folder.id, *old, *new):
-                    move = replace(move, id=row.id)
-                    known.add(row.id)
-            target = self._nodes.get(value.target)
-            settled = self._namespace.hold_move(value.request, node, target)
-            self._tasks.append(partial(self._settle_move, settled, parent, node, new_parent, move))
-        for row in moves:
-            if row.id not in known:
-                await self._rows.end_move(self._area.own, row, happened=False)
+            yield value, node, parent, new_parent, Move(0, folder_of(parent).id, *old, *new, value.replaces)
 
     async def _settle_move(
         self,
@@ -372,3 +391,14 @@ class Resumer:
                     self._changed(Ino(notice.ino))
 
         self._tasks.append(tell)
+
+
+def _place_of(move: Move) -> tuple[str, bytes, bytes, bytes, bytes]:
+    return (move.folder, move.parent, move.name, move.new_parent, move.new_name)
+
+
+def _is_of(row: StagedRow, move: Move) -> bool:
+    """Whether it stands under the old name of what moved, or below."""
+    old = move.parent + b"/" + move.name if move.parent else move.name
+    itself = (row.parent, row.name) == (move.parent, move.name)
+    return row.folder == move.folder and (itself or (row.parent + b"/").startswith(old + b"/"))
