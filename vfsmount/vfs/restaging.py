@@ -251,7 +251,7 @@ class Restaging:
         except LocalIOError:
             content = None
         # Somebody else's was seen in its place before we were killed.
-        seen = version_of(node)
+        seen = version_of(node) if node.kind is Kind.FILE else None
         overtaken = seen is not None and not detail.sent.matches_listing(seen.size, seen.mtime_ns)
         self._settling.watch(node, row.id, detail, content, detail.sent, overtaken=overtaken)
 
