@@ -57,30 +57,29 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-def test_mount_ends_as_it_should_although_its_records_fail(
-    server: Embedded, env: dict[str, str], tmp_path: Path
-) -> None:
+def test_mount_ends_as_it_should_although_its_records_fail(tmp_path: Path) -> None:
     """What cannot be recorded is refused, and nothing else."""
-    disk = server.folder_dir(server.create_folder("owner", "recorded"))
-    (disk / "sub").mkdir()
-    (disk / "f").write_bytes(b"content")
-    mounted = Mounted(tmp_path, env)
-    mounted.start()
-    folder = mounted.path / "recorded"
-    (folder / "new").write_bytes(b"new")
-    with closing(sqlite3.connect(mounted.state / "records.sqlite", isolation_level=None)) as db:
-        db.execute("drop table removals")
-        db.execute("drop table removed_directories")
-    with pytest.raises(OSError) as refused:
-        (folder / "f").unlink()
-    assert refused.value.errno == errno.EIO
-    assert (folder / "f").read_bytes() == b"content"
-    (folder / "sub").rmdir()  # by itself, which records nothing
-    (folder / "more").write_bytes(b"more")
-    done = mounted.stop()
-    assert (done.returncode, done.stderr) == (0, "")
-    assert contents(disk) == {"f": b"content", "new": b"new", "more": b"more"}
-    assert "Traceback" not in mounted.log.read_text()
+    with Embedded(tmp_path / "server") as server:
+        disk = server.folder_dir(server.create_folder("owner", "data"))
+        (disk / "sub").mkdir()
+        (disk / "f").write_bytes(b"content")
+        mounted = Mounted(tmp_path, server.env("owner"))
+        mounted.start()
+        folder = mounted.path / "data"
+        (folder / "new").write_bytes(b"new")
+        with closing(sqlite3.connect(mounted.state / "records.sqlite", isolation_level=None)) as db:
+            db.execute("drop table removals")
+            db.execute("drop table removed_directories")
+        with pytest.raises(OSError) as refused:
+            (folder / "f").unlink()
+        assert refused.value.errno == errno.EIO
+        assert (folder / "f").read_bytes() == b"content"
+        (folder / "sub").rmdir()  # by itself, which records nothing
+        (folder / "more").write_bytes(b"more")
+        done = mounted.stop()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert contents(disk) == {"f": b"content", "new": b"new", "more": b"more"}
+        assert "Traceback" not in mounted.log.read_text()
 
 
 def test_mount_answers_when_the_command_returns(env: dict[str, str], tmp_path: Path) -> None:
