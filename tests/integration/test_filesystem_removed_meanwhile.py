@@ -70,16 +70,21 @@ async def test_directory_into_which_a_file_is_being_moved_is_not_empty(
         assert tree_on_disk(disk) == {"d": None, "d/f": b"content"}
 
 
+@pytest.mark.parametrize("ours", [False, True])
 async def test_directory_that_somebody_else_has_emptied_a_moment_ago_goes(
-    both: Embedded, tmp_path: Path
+    both: Embedded, tmp_path: Path, ours: bool
 ) -> None:
     """A look that is good enough to find nothing in it does not do to refuse."""
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    lay_out(disk, {"d/theirs": b"theirs", "w": b"w"})
+    lay_out(disk, {"d/ours": b"ours", "d/theirs": b"theirs", "w": b"w"})
     async with background(both, tmp_path, dir_ttl_s=60.0) as d:
         await d.unlink(f"{name}/w")  # so that a tree seems to be removed
-        assert await d.names(f"{name}/d") == ["theirs"]
+        assert await d.names(f"{name}/d") == ["ours", "theirs"]
+        if ours:
+            await d.unlink(f"{name}/d/ours")
+        else:
+            (disk / "d" / "ours").unlink()
         (disk / "d" / "theirs").unlink()
         await d.rmdir(f"{name}/d")
         await all_done(d)

@@ -343,8 +343,10 @@ class Namespace:
         return state.fetched_at
 
     async def _require_empty(self, directory: Node) -> None:
-        if not directory.entries:
-            await self._removals.flush(directory)
+        if directory.entries:  # somebody else may have removed them
+            await self._metadata.refresh(directory, max_age_s=0.0)
+            self._check_empty(directory)
+        await self._removals.flush(directory)
         await self._metadata.refresh(directory, max_age_s=0.0)
         self._check_empty(directory)
 
