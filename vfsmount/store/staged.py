@@ -125,6 +125,11 @@ class StagedRow(msgspec.Struct, frozen=True):
     detail: StagedDetail
     id: int = 0
 
+    @property
+    def path(self) -> bytes:
+        """Inside the folder."""
+        return _join(self.parent, self.name)
+
 
 class Removal(msgspec.Struct, frozen=True):
     """One name that is gone here and not yet on the server.
@@ -147,7 +152,7 @@ class Removal(msgspec.Struct, frozen=True):
 
     def holds(self, directory: bytes) -> bool:
         """Whether a directory is what was removed, or lies below."""
-        return (directory + b"/").startswith(self.path + b"/")
+        return _is_within(directory, self.path)
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -164,6 +169,10 @@ class Move(msgspec.Struct, frozen=True):
     new_parent: bytes
     new_name: bytes
     replaces: Validator | None = None
+
+    def takes(self, row: StagedRow) -> bool:
+        """Whether a file is what was renamed, or lies below, by the name it had before."""
+        return row.folder == self.folder and _is_within(row.path, _join(self.parent, self.name))
 
 
 class ConflictRecord(msgspec.Struct, frozen=True):
@@ -436,6 +445,11 @@ def below(path: bytes) -> tuple[bytes, bytes, bytes]:
 
 def _join(parent: bytes, name: bytes) -> bytes:
     return parent + b"/" + name if parent else name
+
+
+def _is_within(path: bytes, top: bytes) -> bool:
+    """Whether a path is another or lies below."""
+    return (path + b"/").startswith(top + b"/")
 
 
 def _forget_name(

@@ -37,7 +37,7 @@ from vfsmount.core.shown import TAIL, Shown
 from vfsmount.errors import LocalIOError, RemoteUnavailable, VfsError
 from vfsmount.log import event
 from vfsmount.store.records import Records
-from vfsmount.store.staged import Move, StagedRow
+from vfsmount.store.staged import Move
 from vfsmount.store.staging import StagingArea
 from vfsmount.values import NO_ATTRS, ROOT_INO, Ino, Kind, Validator
 from vfsmount.vfs.deadline import within
@@ -321,7 +321,7 @@ class Resumer:
                 row is not None
                 and node.parent is new_parent
                 and node.name == move.new_name
-                and any(_is_of(r, move) for r in rows)
+                and any(move.takes(r) for r in rows)
             ):
                 await self._rows.end_move(self._area.own, row, happened=True)
 
@@ -395,10 +395,3 @@ class Resumer:
 
 def _place_of(move: Move) -> tuple[str, bytes, bytes, bytes, bytes]:
     return (move.folder, move.parent, move.name, move.new_parent, move.new_name)
-
-
-def _is_of(row: StagedRow, move: Move) -> bool:
-    """Whether it stands under the old name of what moved, or below."""
-    old = move.parent + b"/" + move.name if move.parent else move.name
-    itself = (row.parent, row.name) == (move.parent, move.name)
-    return row.folder == move.folder and (itself or (row.parent + b"/").startswith(old + b"/"))
