@@ -1,7 +1,7 @@
 """Generated operations on a mount whose processes are killed at any moment, several in a row, and on a dict.
 
 Nobody else changes the folder, so what is on the server in the end is the model, and nothing beside it.
-`VFSMOUNT_SEED=n` repeats a run, `VFSMOUNT_SEED=n-m` runs those.
+`VFSMOUNT_SEED=n` repeats a run, `VFSMOUNT_SEED=n-m` runs those; odd ones are on a server of the old line.
 """
 
 from __future__ import annotations
@@ -234,11 +234,14 @@ class World:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_generated_operations_survive_all_deaths(new_server: Embedded, tmp_path: Path, seed: int) -> None:
+def test_generated_operations_survive_all_deaths(
+    new_server: Embedded, old_server: Embedded, tmp_path: Path, seed: int
+) -> None:
     rng = random.Random(seed)
-    name, folder = fresh(new_server)
-    disk = new_server.folder_dir(folder)
-    with Succession(new_server, tmp_path, settle_s=rng.choice([0.2, 1.0]), dir_ttl_s=1.0) as mount:
+    server = old_server if seed % 2 else new_server
+    name, folder = fresh(server)
+    disk = server.folder_dir(folder)
+    with Succession(server, tmp_path, settle_s=rng.choice([0.2, 1.0]), dir_ttl_s=1.0) as mount:
         world = World(mount, rng, name)
         try:
             for _ in range(OPERATIONS):
