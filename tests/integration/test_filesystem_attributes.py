@@ -15,6 +15,7 @@ import trio
 
 from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
+from tests.support.sending import background
 from tests.support.vfs import Driver, release, serving, stall, until
 from vfsmount.errors import (
     AlreadyExists,
@@ -28,6 +29,7 @@ from vfsmount.errors import (
     NotSupported,
     ReadOnly,
 )
+from vfsmount.vfs import uploader
 from vfsmount.vfs.handles import SetAttr
 
 LISTING = "/folders/{vf}/files"
@@ -396,6 +398,27 @@ async def test_failing_records_fail_nothing_that_the_server_has_done(
             "replaced",
         ]
         assert (disk / "replaced").read_bytes() == b"moved"
+
+
+async def test_link_takes_the_place_of_a_file_that_may_have_arrived(
+    both: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has the file and has not said so: later it would be taken for somebody's who came first."""
+    monkeypatch.setattr(uploader, "COMMIT_GRACE_S", 0.1)
+    name, folder = fresh(both)
+    file = both.folder_dir(folder) / "f"
+    async with background(both, tmp_path) as d:
+        both.faults({"rules": [{"action": "hold_reply", "method": "PATCH", "path": "/upload"}]})
+        await d.write(f"{name}/f", b"content")
+        await until(file.exists)
+        await symlink(d, f"{name}/link")
+        await d.rename(f"{name}/link", f"{name}/f")
+        release(both)
+        await d.look_again(name)
+        assert await readlink(d, f"{name}/f") == b"target"
+    assert not file.exists()
+    async with serving(both, tmp_path) as d:
+        assert await readlink(d, f"{name}/f") == b"target"
 
 
 @BROKEN

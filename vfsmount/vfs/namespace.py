@@ -622,7 +622,7 @@ class Namespace:
 
     async def _move_unsent(self, node: Node, target: Node | None, new_parent: Node, new_name: bytes) -> None:
         """Nothing moves on the server: what is sent later goes to the new name, over what is there."""
-        if node.kind.is_local and target is not None and self._is_on_server(target):
+        if node.kind.is_local and target is not None and self._on_server_or_may_be(target):
             await self._delete(new_parent, target)
         current = new_parent.entries.get(new_name)
         if current is not None and current.is_dir:
