@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -231,14 +231,9 @@ def test_umount_names_what_could_not_be_sent_and_the_next_mount_sends_it(
     assert list((mounted.state / "staging").iterdir()) == []
 
 
-@pytest.mark.parametrize("lazy", [False, True], ids=["", "lazy"])
-def test_umount_does_not_wait_for_another_namespace(
-    server: Embedded, env: dict[str, str], tmp_path: Path, lazy: bool
-) -> None:
+@contextmanager
+def used_elsewhere(mounted: Mounted) -> Iterator[None]:
     """A container that was started meanwhile has a copy of the mount, and uses it."""
-    mounted = Mounted(tmp_path, env)
-    mounted.start()
-    (mounted.path / "data" / "a.txt").write_text("precious")
     how = ["-m"] if os.geteuid() == 0 else ["-Urm"]
     inside = ["sh", "-c", f"exec 3<{mounted.path}/data/a.txt; echo ready; exec sleep 600"]
     with subprocess.Popen(
@@ -246,13 +241,48 @@ def test_umount_does_not_wait_for_another_namespace(
     ) as container:
         try:
             assert container.stdout is not None and container.stdout.readline() == b"ready\n"
-            options = ["--lazy", "--timeout", "3"] if lazy else []
-            done = vfsmount("umount", *options, mounted.path, "--state-dir", mounted.state, env=env)
-            assert (done.returncode, done.stderr) == (0, "")
-            assert not is_mounted(mounted.path)
-            assert on_the_server(server, "a.txt").read_text() == "precious"
+            yield
         finally:
             container.kill()
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["", "lazy"])
+def test_umount_does_not_wait_for_another_namespace(
+    server: Embedded, env: dict[str, str], tmp_path: Path, lazy: bool
+) -> None:
+    mounted = Mounted(tmp_path, env)
+    mounted.start()
+    (mounted.path / "data" / "a.txt").write_text("precious")
+    with used_elsewhere(mounted):
+        options = ["--lazy", "--timeout", "3"] if lazy else []
+        done = vfsmount("umount", *options, mounted.path, "--state-dir", mounted.state, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not is_mounted(mounted.path)
+        assert on_the_server(server, "a.txt").read_text() == "precious"
+
+
+def test_umount_asks_again_where_a_daemon_says_nothing_for_a_while(
+    server: Embedded, env: dict[str, str], tmp_path: Path
+) -> None:
+    """With a copy elsewhere, which it goes on serving until it is told to end."""
+    mounted = Mounted(tmp_path, env)
+    mounted.start()
+    (mounted.path / "data" / "a.txt").write_text("precious")
+    daemon = mounted.pid
+    with used_elsewhere(mounted):
+        command = [*VFSMOUNT, "umount", str(mounted.path), "--state-dir", str(mounted.state)]
+        os.kill(daemon, signal.SIGSTOP)
+        with subprocess.Popen(command, env=clean_environment(env)) as umount:
+            try:
+                time.sleep(8)  # it has been asked once by now, or has even given up to ask
+                assert umount.poll() is None
+                os.kill(daemon, signal.SIGCONT)
+                assert umount.wait(60) == 0
+            except BaseException:
+                umount.kill()
+                mounted.kill()
+                raise
+        assert on_the_server(server, "a.txt").read_text() == "precious"
 
 
 def test_umount_tells_of_a_daemon_that_dies_while_it_sends(

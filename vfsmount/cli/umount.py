@@ -105,8 +105,9 @@ def _wait_for_its_end(record: MountRecord, lazy: bool, give_up: float) -> None:
     tell_at = give_up if lazy else min(give_up, time.monotonic() + _COPIED_S)
     while is_alive(record):
         if time.monotonic() >= tell_at:
-            tell_at = math.inf
-            if not _is_draining(record):
+            draining = _is_draining(record)
+            tell_at = time.monotonic() + _COPIED_S if draining is None else math.inf
+            if draining is False:
                 with suppress(ProcessLookupError):
                     os.kill(record.lasting[0], signal.SIGTERM)
                 give_up = max(give_up, time.monotonic() + _ENDS_WITHIN_S)
@@ -117,11 +118,11 @@ def _wait_for_its_end(record: MountRecord, lazy: bool, give_up: float) -> None:
         time.sleep(0.05)
 
 
-def _is_draining(record: MountRecord) -> bool:
-    """Whether it knows that its mount is gone; who says nothing is left alone."""
+def _is_draining(record: MountRecord) -> bool | None:
+    """Whether it knows that its mount is gone; None: it says nothing now, and is left alone."""
     from vfsmount.cli.control import ask
 
     try:
         return bool(next(ask(record, {"op": "status", "limit": 0}, time.monotonic() + 2))["draining"])
     except (MountError, TimeoutError):
-        return True
+        return None
