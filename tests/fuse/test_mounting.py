@@ -235,10 +235,10 @@ def test_umount_names_what_could_not_be_sent_and_the_next_mount_sends_it(
 def used_elsewhere(mounted: Mounted) -> Iterator[None]:
     """A container that was started meanwhile has a copy of the mount, and uses it."""
     how = ["-m"] if os.geteuid() == 0 else ["-Urm"]
-    inside = ["sh", "-c", f"exec 3<{mounted.path}/data/a.txt; echo ready; exec sleep 600"]
-    with subprocess.Popen(
-        ["unshare", *how, "--propagation", "private", *inside], stdout=subprocess.PIPE
-    ) as container:
+    inside = ["sh", "-c", f"exec 3<{mounted.path}/data/a.txt; echo ready; exec cat"]
+    command = ["unshare", *how, "--propagation", "private", *inside]
+    # It has copies of all other mounts as well: it ends with its standard input, and so with us.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as container:
         try:
             assert container.stdout is not None and container.stdout.readline() == b"ready\n"
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import statistics
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -308,9 +309,8 @@ def test_stream_that_is_not_read_keeps_its_share_for_a_while_only() -> None:
     assert sim.ahead >= 60 * MIB
 
 
-@given(st.sampled_from([2, 4, 8]), _RNGS)
-@settings(max_examples=20, deadline=None)
-def test_threads_that_take_the_next_mebibyte_in_turn_are_one_stream(count: int, rng: random.Random) -> None:
+def in_turn(count: int, rng: random.Random) -> list[Read]:
+    """Reads of threads of which each takes the next mebibyte when it is done with its last."""
     chunks = iter(range(256))
     threads: list[list[Read]] = [[] for _ in range(count)]
     reads: list[Read] = []
@@ -322,10 +322,17 @@ def test_threads_that_take_the_next_mebibyte_in_turn_are_one_stream(count: int, 
                 break
             thread += pieces(chunk * MIB, chunk * MIB + MIB)
         reads.append(thread.pop(0))
-    reads += [read for thread in threads for read in thread]
-    sim = Simulation(256 * MIB).run(reads)
-    assert sim.amplification <= 1.05  # blocks that were begun in pages, before it was clear
-    assert sim.ranges <= 128 and sim.waits <= 128  # of 256; unlucky turns hide the stream for a while
+    return reads + [read for thread in threads for read in thread]
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_threads_that_take_the_next_mebibyte_in_turn_are_one_stream(count: int) -> None:
+    runs = [Simulation(256 * MIB).run(in_turn(count, random.Random(seed))) for seed in range(20)]
+    # Blocks that were begun in pages, before it was clear.
+    assert max(sim.amplification for sim in runs) <= 1.05
+    # Of 256. Unlucky turns hide the stream for a while, one in some hundred times for most of it.
+    assert statistics.median(sim.ranges for sim in runs) <= 64
+    assert statistics.median(sim.waits for sim in runs) <= 32
 
 
 def test_stream_that_meets_another_leaves_it_what_is_on_its_way() -> None:
