@@ -47,9 +47,12 @@ def perform(op: Op, top: Path) -> None:
             with path.open("r+b", buffering=0) as f:
                 _write(f.fileno(), op.pieces)
         case "rename-open":
-            with path.open("r+b", buffering=0) as f:
+            # An earlier try may have renamed it, and not heard of that.
+            now = path if path.exists() else other
+            with now.open("r+b", buffering=0) as f:
                 _write(f.fileno(), op.pieces[:1])
-                path.rename(other)
+                if now is path:
+                    path.rename(other)
                 _write(f.fileno(), op.pieces[1:])
         case "truncate":
             os.truncate(path, op.size)

@@ -132,11 +132,11 @@ def test_stopped_process_does_not_stop_the_others(root: Path, monkeypatch: pytes
         "with Turn(Path(sys.argv[1])).taken(1.0): print('mine', flush=True); time.sleep(60)"
     )
     of, cache = key("a", 3), BlockCache(root, LIMIT, 0)
+    assert cache.write(of, 0, content(of, 0))
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(root / "lock")], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
     )
     try:
-        assert cache.write(of, 0, content(of, 0))
         assert holder.stdout is not None and holder.stdout.readline() == "mine\n"
         other = key("b", 3)
         assert not cache.write(other, 0, content(other, 0))

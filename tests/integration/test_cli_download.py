@@ -233,14 +233,14 @@ def test_a_file_that_changes_meanwhile_is_fetched_anew(
 ) -> None:
     name, where = data
     new = os.urandom(9 << 20)
-    # The second range waits; by then the file is another one.
-    both.faults(
-        {"rules": [{"action": "delay", "method": "GET", "path": "/download", "delay_ms": 700, "times": 4}]}
-    )
+    # All three ranges wait until the file that was looked at (twice) is another one.
+    look = {"action": "delay", "method": "GET", "path": "/download", "times": 2}
+    both.faults({"rules": [look, {**look, "action": "stall", "times": 3}]})
     process = me.start("download", name, "sub/ü b.bin", "--json")
-    eventually(lambda: both.count("GET", "/download") >= 3)
+    eventually(lambda: both.count("GET", "/download") >= 5)
     (where / "sub/new").write_bytes(new)
     (where / "sub/new").rename(where / "sub/ü b.bin")
+    both.faults({"release": True})
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, out + err
     assert (me.here / "sub/ü b.bin").read_bytes() == new

@@ -73,6 +73,25 @@ def homes(server: Embedded) -> list[str]:
     return os.listdir(server.data / "sessions")
 
 
+def waiting(server: Embedded) -> str:
+    """A beginning for a script: with `wait(n)` it goes on when it was asked n more times for its output."""
+    return f"""
+import json, time, urllib.request
+
+def asked():
+    with urllib.request.urlopen({server.url + "/__calls"!r}) as reply:
+        calls = json.load(reply)["calls"]
+    return sum(c["count"] for c in calls if (c["method"], c["route"]) == ("POST", "/session/{{session}}"))
+
+def wait(count):
+    enough, end = asked() + count, time.monotonic() + 60
+    while asked() < enough:
+        assert time.monotonic() < end, "nobody asks"
+        time.sleep(0.05)
+
+"""
+
+
 def test_folder_stands_in_the_home_directory(run: Command, folder: tuple[str, Path]) -> None:
     name, directory = folder
     (directory / "in.txt").write_text("from the folder")
@@ -91,9 +110,8 @@ def test_signal_is_told_as_a_shell_tells_it(run: Command) -> None:
 
 
 def test_output_comes_while_the_command_runs(run: Command) -> None:
-    run.server.reset_calls()
-    assert run("--rm", "--exec", "echo a; sleep 1.2; echo b; sleep 0.7; echo c", IMAGE) == "a\nb\nc\n"
-    assert run.server.count("POST", "/session/{session}") > 4
+    script = waiting(run.server) + "print('a'); wait(2); print('b'); wait(2); print('c')"
+    assert run("--rm", IMAGE, sys.executable, "-u", "-c", script) == "a\nb\nc\n"
 
 
 def test_words_reach_the_command_as_they_are(run: Command) -> None:
@@ -179,8 +197,8 @@ def test_unknown_folder_makes_no_session(run: Command) -> None:
 
 @pytest.mark.parametrize("remove", [["--rm"], []])
 def test_session_that_does_not_start_is_taken_back(run: Command, remove: list[str]) -> None:
-    run(*remove, "-r", "cpu=100000", "--timeout", "1", IMAGE, "true", status=4)
-    assert "did not start within 1 s (PENDING: no-available-instances" in run.err
+    run(*remove, "-r", "cpu=100000", "--timeout", "3", IMAGE, "true", status=4)
+    assert "did not start within 3 s (PENDING: no-available-instances" in run.err
 
 
 def test_session_that_fails_to_start_says_why(run: Command, folder: tuple[str, Path]) -> None:
@@ -217,12 +235,10 @@ def test_run_that_may_have_begun_is_not_begun_again(run: Command, folder: tuple[
 
 
 def test_run_goes_on_after_a_lost_reply_and_says_so(run: Command) -> None:
-    # The command itself orders the fault, so that it hits a reply after the first.
-    script = (
-        "import json, time, urllib.request as r\n"
-        f"r.urlopen({run.server.url + '/__faults'!r}, json.dumps({lose_reply('/session/*')!r}).encode())\n"
-        "time.sleep(1.2); print('end')"
-    )
+    # The command itself orders the fault, so that it hits a reply after the first; when it is asked for the
+    # second time from then on, that reply is lost.
+    order = f"{run.server.url + '/__faults'!r}, json.dumps({lose_reply('/session/*')!r}).encode()"
+    script = f"{waiting(run.server)}urllib.request.urlopen({order}); wait(2); print('end')"
     assert run("--rm", IMAGE, sys.executable, "-c", script) == "end\n"
     assert "some of the output may be missing" in run.err
 
@@ -269,7 +285,7 @@ def test_server_without_sessions_says_so(
 def test_session_is_taken_back_while_it_is_prepared(run: Command, tmp_path: Path) -> None:
     (tmp_path / "script").write_text("sleep 600")
     # Which takes force.
-    run("--timeout", "1", "--bootstrap-script", str(tmp_path / "script"), IMAGE, "true", status=4)
+    run("--timeout", "3", "--bootstrap-script", str(tmp_path / "script"), IMAGE, "true", status=4)
     assert "(PREPARING)" in run.err and "destroyed" in run.err
 
 

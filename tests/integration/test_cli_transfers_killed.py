@@ -16,9 +16,11 @@ from tests.support.commands import User, content, kill_when, user_of
 from tests.support.cutproxy import CutProxy
 from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
+from vfsmount.transfer.segments import LINES, SEGMENT
 
 Capsys = pytest.CaptureFixture[str]
 SIZE = 256 << 20
+LOOKS = 2  # at a file, before its bytes are asked for
 PIECE = 16 << 20  # of an upload: what 26.x forgets of a request that broke
 
 
@@ -127,6 +129,12 @@ def test_many_files_killed_in_the_middle_leave_no_content_behind(
     assert [p for p in both.folder_dir(ident).glob(".upload/*") if p.stat().st_size] == []
 
 
+def few_downloads(times: int, delay_ms: float = 0.0) -> dict[str, object]:
+    """Only so many downloads are answered, so that a command is in the middle whenever it is stopped."""
+    some = {"action": "delay", "method": "GET", "path": "/download", "delay_ms": delay_ms, "times": times}
+    return {"clear": True, "rules": [some, {**some, "action": "stall", "times": None}]}
+
+
 def part_of(directory: Path) -> Path | None:
     return next(iter(directory.glob(".vfsmount-*.part")), None)
 
@@ -134,20 +142,21 @@ def part_of(directory: Path) -> Path | None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_download_stopped_again_and_again_goes_on(me: User, both: Embedded, how: signal.Signals) -> None:
     name, ident = fresh(both)
-    there = noise(both.folder_dir(ident) / "big", 96 << 20)
-    slow = {"action": "delay", "method": "GET", "path": "/download", "delay_ms": 200, "times": None}
-    both.faults({"rules": [slow]})
+    size, step, at_once = 128 << 20, 20 << 20, LINES * SEGMENT
+    there = noise(both.folder_dir(ident) / "big", size)
     for kill in range(1, 4):
+        # Enough for a step and what the last kill may have cost; three times that is not all of the file.
+        both.faults(few_downloads(LOOKS + (step + at_once) // SEGMENT + 1, delay_ms=200))
         process = me.start("download", name, "big")
 
-        def ripe(least: int = kill * (20 << 20)) -> bool:
+        def ripe(least: int = kill * step) -> bool:
             part = part_of(me.here)
             return part is not None and part.stat().st_blocks * 512 > least
 
         if how is signal.SIGKILL:
             kill_when(process, ripe)
         else:
-            eventually(ripe)
+            eventually(ripe, deadline_s=120)
             process.send_signal(how)
             _, err = process.communicate(timeout=60)
             assert process.returncode == 130 and "goes on where" in err
@@ -155,7 +164,7 @@ def test_download_stopped_again_and_again_goes_on(me: User, both: Embedded, how:
     both.clear_faults()
     found = me.json("download", name, "big")
     # What was under way when it was stopped may come again: a segment on each of its lines.
-    assert found["carried_bytes"] <= (96 << 20) - 3 * (16 << 20)
+    assert found["carried_bytes"] <= size - (3 * step - at_once)
     assert digest(me.here / "big") == digest(there)
     assert [p.name for p in me.here.iterdir()] == ["big"]
 
@@ -163,9 +172,7 @@ def test_download_stopped_again_and_again_goes_on(me: User, both: Embedded, how:
 def test_download_begins_anew_where_another_version_is_there_by_then(me: User, both: Embedded) -> None:
     name, ident = fresh(both)
     there = noise(both.folder_dir(ident) / "big", 32 << 20)
-    both.faults(
-        {"rules": [{"action": "delay", "method": "GET", "path": "/download", "delay_ms": 300, "times": None}]}
-    )
+    both.faults(few_downloads(LOOKS + 1))
     process = me.start("download", name, "big")
     kill_when(process, lambda: (p := part_of(me.here)) is not None and p.stat().st_blocks > 0)
     both.clear_faults()

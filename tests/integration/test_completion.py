@@ -17,6 +17,7 @@ from tests.support.fixtures import fresh
 from tests.support.mounting import VFSMOUNT, clean_environment
 from tests.support.shells import Shell, why_no_shell
 from vfsmount.cli import main
+from vfsmount.cli.completion import remote
 from vfsmount.cli.completion.command import SHELL_NAMES, script
 from vfsmount.cli.completion.entry import answer
 from vfsmount.store.mounts import MountRecord, MountRecords, start_time
@@ -39,8 +40,9 @@ def environ(both: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def ask(environ: dict[str, str]) -> Ask:
-    """What completion offers for a line up to the cursor, in this process."""
+def ask(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """What completion offers for a line up to the cursor, in this process; it has the time it takes."""
+    monkeypatch.setattr(remote, "PATIENCE_S", 60.0)
 
     def ask(line: str, shell: str = "fish") -> list[str]:
         asked = {"_VFSMOUNT_COMPLETE": f"{shell}_complete", "COMP_WORDS": line, "COMP_WORDBREAKS": BREAKS}
@@ -149,8 +151,8 @@ def test_folders_are_asked_for_again_after_a_minute(
     ask("vfsmount info ")
     (kept,) = (tmp_path / "cache/vfsmount/completion").iterdir()
     document = json.loads(kept.read_text())
-    kept.write_text(json.dumps({**document, "at": time.time() - 59}))
     other, _ = fresh(both)
+    kept.write_text(json.dumps({**document, "at": time.time() - 40}))
     assert f"path,{other}" not in ask("vfsmount info ")
     kept.write_text(json.dumps({**document, "at": time.time() - 61}))
     assert f"path,{other}" in ask("vfsmount info ")

@@ -250,7 +250,7 @@ async def test_blind_overwrite_with_the_same_size_and_time_is_noticed(both: Embe
     """Clocks of files tick in milliseconds: two uploads at once may differ in their bytes alone."""
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    async with background(both, tmp_path) as d:
+    async with background(both, tmp_path, settle_s=2.0) as d:  # it is read before it is replaced
         await d.write(f"{name}/f", b"ours")
         await d.fs.wait()
         assert await d.read(f"{name}/f") == b"ours"

@@ -29,10 +29,14 @@ LISTING = "/folders/{vf}/files"
 # --- an upload of which nobody knows whether it arrived -----------------------------------------
 
 
-async def _send_with_no_answer(d: Driver, server: Embedded, path: str, data: bytes) -> None:
-    """The server has the file, and says nothing about it until the time is up."""
+async def _send_with_no_answer(d: Driver, server: Embedded, path: str, on_disk: Path) -> None:
+    """The server has the file, and says nothing about it until the time is up.
+
+    Args:
+        on_disk: where it lies on the server's.
+    """
     fh = await d.create(path, os.O_WRONLY)
-    await d.fs.write(fh, 0, data)
+    await d.fs.write(fh, 0, b"content")
     server.faults(
         {
             "rules": [
@@ -47,6 +51,7 @@ async def _send_with_no_answer(d: Driver, server: Embedded, path: str, data: byt
     with pytest.raises(VfsError):
         async with d.deadline():
             await d.fs.release(fh)
+    await until(on_disk.exists)
     server.clear_faults()
 
 
@@ -54,7 +59,7 @@ async def _send_with_no_answer(d: Driver, server: Embedded, path: str, data: byt
 async def test_unlink_of_what_may_have_arrived_leaves_nothing(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
     async with serving(both, tmp_path, deadline_s=1.0) as d:
-        await _send_with_no_answer(d, both, f"{name}/f", b"content")
+        await _send_with_no_answer(d, both, f"{name}/f", both.folder_dir(folder) / "f")
         assert contents(both.folder_dir(folder)) == {"f": b"content"}
         await d.unlink(f"{name}/f")
         assert contents(both.folder_dir(folder)) == {}
@@ -72,7 +77,7 @@ async def test_rename_of_what_may_have_arrived_leaves_the_new_name_only(
     if there:
         (both.folder_dir(folder) / "new").write_bytes(b"older")
     async with serving(both, tmp_path, deadline_s=1.0) as d:
-        await _send_with_no_answer(d, both, f"{name}/old", b"content")
+        await _send_with_no_answer(d, both, f"{name}/old", both.folder_dir(folder) / "old")
         await d.rename(f"{name}/old", f"{name}/new")
         assert await d.names(name) == ["new"]
         assert await d.read(f"{name}/new") == b"content"
@@ -272,16 +277,16 @@ async def test_file_that_is_replaced_before_the_server_opens_it_is_not_taken_for
 
         await d.stat(f"{name}/f")
         both.reset_calls()
-        both.faults({"switches": {"open_delay_ms": 500}})
+        both.faults({"switches": {"hold_open": True}})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             await until(lambda: both.count("GET", "/download") > 0)
-            await trio.sleep(0.2)
-            began = trio.current_time()
+            await trio.sleep(0.2)  # for the look
             (path.parent / ".new").write_bytes(new)
             (path.parent / ".new").rename(path)
+            began = trio.current_time()
+            both.clear_faults()
         assert trio.current_time() - began < 10, "a server that announced more than there is, is waited for"
-        both.clear_faults()
         if met:
             assert got in ([OLD[at:size][:3000]], [None])
         else:
@@ -338,11 +343,11 @@ async def test_what_is_held_is_listed_while_the_manager_is_silent(both: Embedded
     name, folder = fresh(both)
     (both.folder_dir(folder) / "sub").mkdir()
     (both.folder_dir(folder) / "sub" / "f").write_bytes(b"x")
-    async with serving(both, tmp_path, dir_ttl_s=0.1, folder_ttl_s=0.1, deadline_s=12.0) as d:
+    async with serving(both, tmp_path, dir_ttl_s=1.0, folder_ttl_s=1.0, deadline_s=12.0) as d:
         assert await d.names(f"{name}/sub") == ["f"]
         fetched_at = d.node((await d.stat(f"{name}/sub")).ino).listing.fetched_at
         (both.folder_dir(folder) / "sub" / "g").write_bytes(b"y")
-        await trio.sleep(0.2)  # the time of belief
+        await trio.sleep(1.1)  # the time of belief, for which silence is believed, too
         silence(both)
         with trio.fail_after(11.0):  # the deadline is twelve, and three directories are asked for
             assert await d.names(f"{name}/sub") == ["f"]

@@ -154,7 +154,7 @@ async def test_write_to_a_small_file_replaced_under_its_handle_goes_beside_it(
     name, folder = fresh(both)
     on_disk = both.folder_dir(folder) / "f"
     on_disk.write_bytes(b"a" * 100)
-    async with serving(both, tmp_path) as d:
+    async with serving(both, tmp_path, attr_ttl_s=60.0) as d:
         fh = await d.open(f"{name}/f", os.O_RDWR)
         assert await d.fs.read(fh, 0, 1) == b"a"
         replace(on_disk, b"b" * 200)

@@ -20,7 +20,7 @@ from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.removing import AWAY, all_done, remove, until_late
 from tests.support.sending import DELETE, background
-from tests.support.vfs import Driver
+from tests.support.vfs import Driver, until
 from vfsmount.errors import VfsError
 from vfsmount.vfs import namespace, removals
 
@@ -125,11 +125,13 @@ class World:
 
     # --- others --------------------------------------------------------------------------------
 
-    async def others(self) -> None:
+    async def others(self, d: Driver | None = None) -> None:
         """Others do something, and no call gets through that may be made by a look of before: what comes
         between the two is lost with this server."""
         held = {"action": "status", "path": DELETE, "status": self.rng.choice([500, 503]), "times": None}
         self.server.faults({"clear": True, "rules": [held]})
+        if d is not None:
+            await until(lambda: not d.fs._removals._client.governor.in_flight)  # one that got through before
         await until_late()
         for _ in range(self.rng.randrange(1, 4)):
             self.count += 1
@@ -219,7 +221,7 @@ async def _step(world: World, d: Driver) -> None:
     for _ in range(world.rng.randrange(1, 3)):
         await world.remove(d)
         if world.rng.random() < 0.5:
-            await world.others()
+            await world.others(d)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -12,10 +12,17 @@ from tests.support.embedded import Embedded
 from tests.support.fixtures import fresh
 from tests.support.vfs import release, serving, stall, until
 from vfsmount.api.governor import leisurely
+from vfsmount.core import walk
 from vfsmount.core.walk import AHEAD
 
 COUNT = 20
 NAMES = [f"d{n:02}" for n in range(COUNT)]
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk is none the less one where this machine takes long for a step."""
+    monkeypatch.setattr(walk, "ENDS_AFTER_S", 60.0)
 
 
 def plant(disk: Path) -> None:
@@ -28,6 +35,7 @@ def listings(server: Embedded) -> int:
     return server.count("GET", "/folders/{vf}/files")
 
 
+@pytest.mark.usefixtures("endless")
 async def test_walk_finds_the_next_listings_there(both: Embedded, tmp_path: Path) -> None:
     name, folder = fresh(both)
     plant(both.folder_dir(folder))
@@ -42,6 +50,7 @@ async def test_walk_finds_the_next_listings_there(both: Embedded, tmp_path: Path
         assert listings(both) == 1 + 2 * COUNT
 
 
+@pytest.mark.usefixtures("endless")
 async def test_walk_in_order_of_names_finds_the_next_ones_too(both: Embedded, tmp_path: Path) -> None:
     """As `ls -R` and rsync go, whatever the order in which the server's disk has the names."""
     name, folder = fresh(both)

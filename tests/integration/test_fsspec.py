@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -134,9 +135,10 @@ def test_info_tells_version_and_times(fs: VfolderFileSystem, place: tuple[str, P
 
 def test_existence_is_not_denied_because_nobody_answers(tmp_path: Path, expect_warnings: object) -> None:
     server = Embedded(tmp_path)
-    fs = filesystem(server.env("owner"), deadline=1)
+    fs = filesystem(server.env("owner"))
     fs.mkdir("somewhere")
     assert not fs.exists("somewhere/a") and not fs.exists("nowhere/a") and fs.isdir("somewhere")
+    fs = filesystem(server.env("owner"), deadline=1)  # by the same connection
     server.stop()
     for ask in (fs.exists, fs.isfile, fs.isdir, fs.find, fs.ls):
         with pytest.raises(OSError) as e:
@@ -537,9 +539,10 @@ def test_ctrl_c_ends_the_request_and_nothing_else(fs: VfolderFileSystem) -> None
 
     from vfsmount.fsspec.portal import portal
 
-    ended = threading.Event()
+    main, begun, ended = threading.get_ident(), threading.Event(), threading.Event()
 
     async def for_ever() -> None:
+        begun.set()
         try:
             await trio.sleep_forever()
         finally:
@@ -548,9 +551,14 @@ def test_ctrl_c_ends_the_request_and_nothing_else(fs: VfolderFileSystem) -> None
     async def answer() -> int:
         return 42
 
-    timer = threading.Timer(0.2, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
-    timer.start()
+    def interrupt() -> None:
+        if begun.wait(60):  # or it would end the whole run of tests
+            time.sleep(0.2)
+            signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
         portal().call(for_ever)
-    timer.join()
+    thread.join()
     assert ended.is_set() and portal().call(answer) == 42

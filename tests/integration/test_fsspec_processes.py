@@ -71,7 +71,7 @@ def test_workers_read_and_write_right(fs: VfolderFileSystem, name: str, method: 
         thread.start()
     try:
         with multiprocessing.get_context(method).Pool(3) as pool:
-            found = pool.map_async(data, range(30), chunksize=5).get(timeout=60)
+            found = pool.map_async(data, range(30), chunksize=5).get(timeout=300)
     finally:
         busy.set()
         for thread in others:

@@ -114,15 +114,20 @@ def test_folder_tokens_can_be_switched_off(both: Embedded) -> None:
     assert client.http.get(url, params={"token": token}).content == DATA
 
 
-@pytest.mark.parametrize(("fate", "error"), [("cut", httpx.RemoteProtocolError), ("hang", httpx.ReadTimeout)])
-def test_archive_breaks_when_told(both: Embedded, fate: str, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("fate", "error", "patience_s"),
+    [("cut", httpx.RemoteProtocolError, 30), ("hang", httpx.ReadTimeout, 0.5)],
+)
+def test_archive_breaks_when_told(
+    both: Embedded, fate: str, error: type[Exception], patience_s: float
+) -> None:
     name, _ = fresh(both)
     client = both.client("owner")
     client.upload(name, "d/f", DATA)
     both.faults({"switches": {"archive": fate}})
     url, token = client.grant(name, "d")
     with pytest.raises(error):
-        client.http.get(url, params={"token": token, "archive": "1"}, timeout=httpx.Timeout(30, read=0.5))
+        client.http.get(url, params={"token": token, "archive": "1"}, timeout=patience_s)
 
 
 def test_latency_is_added_to_one_route(both: Embedded) -> None:

@@ -169,7 +169,8 @@ def test_what_was_sent_and_overwritten_at_once_is_brought_back(
     """By somebody who had not seen it; the process that sent it is killed before or after it sees that."""
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
-    with Succession(both, tmp_path, settle_s=1.0) as mount:
+    with Succession(both, tmp_path, settle_s=3.0) as mount:
+        mount.prepare()  # or the start of the next process takes from the time there is to see it
         mount.write(f"{name}/f", b"ours")
         mount.call("wait")
         replace(disk / "f", b"theirs, and longer")
@@ -261,7 +262,7 @@ def test_server_is_down_while_it_goes_on(both: Embedded, tmp_path: Path) -> None
     name, folder = fresh(both)
     disk = both.folder_dir(folder)
     (disk / "known").write_bytes(b"content")
-    with Succession(both, tmp_path, deadline_s=2.0, dir_ttl_s=0.1) as mount:
+    with Succession(both, tmp_path, deadline_s=5.0, dir_ttl_s=0.1) as mount:
         known = mount.stat(f"{name}/known")
         reading = mount.open(f"{name}/known")
         fh = mount.create(f"{name}/f")

@@ -152,7 +152,6 @@ def test_folder_whose_making_moving_or_removing_nobody_heard_of(
 ) -> None:
     name, _ = fresh(both)
     new = f"{name}-new".encode()
-    names = {str(f["name"]) for f in both.client("owner").ok("GET", "/folders")}
     method, path, request = {
         "mkdir": ("POST", "/folders", ("mkdir", ROOT_INO, new, 0o755)),
         "rename": ("POST", "/folders/*/rename", ("rename", ROOT_INO, name.encode(), ROOT_INO, new)),
@@ -163,6 +162,7 @@ def test_folder_whose_making_moving_or_removing_nobody_heard_of(
         ready = both.client("owner").ok("GET", "/folders")
         return {str(f["name"]) for f in ready if "delete" not in str(f.get("status", ""))}
 
+    names = listed()
     with Succession(both, tmp_path) as mount:
         mount.stat(name)
         mount.prepare()
@@ -300,7 +300,7 @@ def test_directory_of_100_000_entries(tmp_path: Path) -> None:
         disk = server.folder_dir(folder)
         for n in range(count):
             (disk / f"f{n:06}").touch()
-        with Succession(server, tmp_path, dir_ttl_s=600.0, folder_ttl_s=600.0) as mount:
+        with Succession(server, tmp_path, deadline_s=120.0, dir_ttl_s=600.0, folder_ttl_s=600.0) as mount:
             fh = mount.call("opendir", mount.stat(name).ino)
             page, inos, offset = True, dict[bytes, int](), 0
             while page:

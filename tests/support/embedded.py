@@ -129,7 +129,7 @@ class Embedded:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._clients: dict[str, RawClient] = {}
         try:
-            self.url = self._wait_until_ready(deadline_s=30)
+            self.url = self._wait_until_ready(deadline_s=120)
         except BaseException:
             self.stop()
             raise

@@ -290,7 +290,7 @@ async def test_background_calls_leave_the_reserve(wire: Wire) -> None:
     wire.json("/folders", [], headers=spent)
     async with connected(wire) as client:
         await client.list_folders()
-        with background(), trio.move_on_after(0.2) as scope, pytest.raises(VfsError):
+        with background(), trio.move_on_after(5) as scope, pytest.raises(VfsError):
             await client.list_folders()
         assert not scope.cancelled_caught, "refused at once: the wait is longer than the deadline"
         await client.list_folders()
@@ -370,7 +370,7 @@ async def test_broken_upload_ends_with_a_reset(nursery: trio.Nursery) -> None:
             inner.start_soon(client.connect)
             await seen.wait()
             inner.cancel_scope.cancel()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await ended.wait()
     assert ends == ["reset"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -59,22 +59,26 @@ def test_first_process_buries_what_others_leave() -> None:
     # Orphans come to whoever is the first process, or has asked for them.
     code = f"from vfsmount.cli.run import namespaces; namespaces.adopt_orphans(True)\n{FIRST}"
     work = (
-        "import subprocess; subprocess.run(['sh', '-c', 'sleep 3 & sleep 3.2 &']); sys.stdin.read(); return 0"
+        "import subprocess; subprocess.run(['sh', '-c', 'sleep 60 & sleep 60 &']); sys.stdin.read(); return 0"
     )
     with subprocess.Popen([sys.executable, "-c", code.format(work=work)], stdin=subprocess.PIPE) as process:
-        wait_for_children(process, lambda count: count == 3)  # the work and two orphans: something to bury
-        wait_for_children(process, lambda count: count == 1)  # dead ones would be counted, too
+        wait_for_children(process, 3)  # the work and two orphans: something to bury
+        for left in (2, 1):
+            os.kill(next(pid for pid, name in children(process) if name == "sleep"), signal.SIGTERM)
+            wait_for_children(process, left)  # a dead one would be counted, too
         process.communicate(timeout=20)
     assert process.returncode == 0
 
 
-def wait_for_children(process: subprocess.Popen[bytes], enough: Callable[[int], bool]) -> None:
+def children(process: subprocess.Popen[bytes]) -> list[tuple[int, str]]:
+    """(process id, name) of each."""
+    command = ["ps", "-o", "pid=,comm=", "--ppid", str(process.pid)]
+    shown = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    return [(int(pid), name) for pid, name, *_ in map(str.split, shown)]
+
+
+def wait_for_children(process: subprocess.Popen[bytes], count: int) -> None:
     give_up = time.monotonic() + 20
-    while True:
-        shown = subprocess.run(
-            ["ps", "-o", "stat=", "--ppid", str(process.pid)], capture_output=True, text=True
-        ).stdout.split()
-        if enough(len(shown)):
-            return
-        assert time.monotonic() < give_up, shown
+    while len(found := children(process)) != count:
+        assert time.monotonic() < give_up, found
         time.sleep(0.05)

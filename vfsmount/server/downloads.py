@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -100,9 +101,13 @@ def _file(request: web.Request, dialect: Dialect, path: Path) -> web.StreamRespo
     headers = disposition(path.name) | {"Content-Type": "application/octet-stream"}
     if request.query.get("no_cache", "").lower() in _TRUE:
         headers["Cache-Control"] = "no-store"
-    switches = request.app[SERVER].faults.switches
+    faults = request.app[SERVER].faults
     return FileReply(
-        path, headers, dialect, siblings=switches.gz_sibling, open_delay_s=switches.open_delay_ms / 1000
+        path,
+        headers,
+        dialect,
+        siblings=faults.switches.gz_sibling,
+        is_held=lambda: faults.switches.hold_open,
     )
 
 
@@ -111,14 +116,20 @@ class FileReply(web.FileResponse):
 
     Args:
         siblings: serve ``x.gz`` (26.x: also ``x.br``) for ``x`` to who accepts it.
-        open_delay_s: a fault: time between the look at the file and its opening.
+        is_held: a fault: whether the file is not to be opened yet, after the look at it.
     """
 
     def __init__(
-        self, path: Path, headers: dict[str, str], dialect: Dialect, *, siblings: bool, open_delay_s: float
+        self,
+        path: Path,
+        headers: dict[str, str],
+        dialect: Dialect,
+        *,
+        siblings: bool,
+        is_held: Callable[[], bool],
     ) -> None:
         super().__init__(path, headers=headers)
-        self._open_delay_s = open_delay_s
+        self._is_held = is_held
         self._seen: os.stat_result | None = None
         self._dialect = dialect
         self._siblings = siblings
@@ -149,7 +160,8 @@ class FileReply(web.FileResponse):
         elif not self._dialect.codes:
             accept_encoding = "gzip" if "gzip" in accept_encoding else ""
         path, self._seen, encoding = super()._get_file_path_stat_encoding(accept_encoding)
-        time.sleep(self._open_delay_s)  # in a thread of aiohttp's
+        while self._is_held():
+            time.sleep(0.01)  # in a thread of aiohttp's
         return path, self._seen, encoding
 
     def _make_response(self, request: web.BaseRequest, accept_encoding: str) -> Any:

@@ -59,7 +59,7 @@ class Switches(msgspec.Struct, forbid_unknown_fields=True):
         gz_sibling: ``x.gz`` is served for ``x`` to who accepts gzip.
         folder_token: a token for ``.`` works with ``dst_dir``; else 404.
         archive: directory archives end, are cut, or hang.
-        open_delay_ms: between the look at a file that is downloaded and its opening.
+        hold_open: a file that is downloaded was looked at, and is not opened while this is on.
         clock_offset_s: what the server's clock is ahead of this machine's.
         usage: which of ``percentage used total`` the hosts reply shows.
         anonymous_limit: unsigned calls per address and 900 s (26.x).
@@ -72,7 +72,7 @@ class Switches(msgspec.Struct, forbid_unknown_fields=True):
     gz_sibling: bool = True
     folder_token: bool = True
     archive: Literal["ok", "cut", "hang"] = "ok"
-    open_delay_ms: float = 0.0
+    hold_open: bool = False
     clock_offset_s: float = 0.0
     usage: list[str] = msgspec.field(default_factory=lambda: ["percentage", "used", "total"])
     anonymous_limit: int = 1000
