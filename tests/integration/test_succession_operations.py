@@ -4,9 +4,10 @@ done once."""
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.support.disks import below, contents, lay_out, tree_on_disk
 from tests.support.embedded import Embedded, eventually
 from tests.support.fixtures import fresh
 from tests.support.succession import Succession
+from tests.support.vfs import stall
 from vfsmount.errors import AlreadyExists, NotFound
 from vfsmount.vfs.handles import SetAttr
 
@@ -347,6 +349,97 @@ def test_file_whose_process_is_killed_at_every_step_and_whose_next_one_is_killed
         assert mount.lives > 2
         mount.end()
     assert list((tmp_path / "unsent").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", ["cut", "written"])
+def test_file_that_is_changed_before_its_row_says_that_it_was_sent(
+    new_server: Embedded, tmp_path: Path, change: str
+) -> None:
+    """The row is waited for, so the journal knows before; killed at every step of the change, the next at once."""
+    name, folder = fresh(new_server)
+    disk = new_server.folder_dir(folder)
+    with Succession(new_server, tmp_path) as mount:
+        for step in range(1, 30):
+            path = f"{name}/f{step}"
+            new_server.faults({"rules": [{"action": "hold_reply", "method": "PATCH", "path": "/upload"}]})
+            mount.write(path, b"sent first")
+            ino = mount.stat(path).ino
+            fh = mount.open(path, os.O_RDWR) if change == "written" else None
+            eventually((disk / f"f{step}").exists)
+            mount.prepare()
+            with closing(sqlite3.connect(tmp_path / "records.sqlite", isolation_level=None)) as db:
+                db.execute("begin immediate")
+                so_far = mount.log.stat().st_size
+                new_server.faults({"release": True})
+                eventually(lambda: b"upload.sent" in mount.log.read_bytes()[so_far:])
+                mount.call("die_at", step)
+                if change == "cut":
+                    number = mount.begin("open", ino, os.O_RDWR | os.O_TRUNC)
+                else:
+                    number = mount.begin("write", fh, 0, b"SENT")
+                done, died = None, False
+                try:
+                    done = mount.result(number)
+                except ConnectionError:
+                    died = True
+                    mount.kill()
+            if died:
+                mount.succeed()
+                mount.die_and_rise()
+                done = mount.result(number)
+                mount.heard()
+            else:
+                mount.call("die_at", 0)
+            mount.close(done.fh if fh is None else fh)
+            mount.call("idle")
+            wanted = b"" if change == "cut" else b"SENT first"
+            assert mount.read(path) == (disk / f"f{step}").read_bytes() == wanted
+            assert mount.names(name) == sorted(p.name for p in disk.glob("f*"))
+            if not died:
+                break
+        else:
+            raise AssertionError("it never got through")
+        assert mount.lives > 2
+        mount.end()
+    assert list((tmp_path / "unsent").iterdir()) == []
+    assert rows_left(tmp_path) == []
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_file_that_is_cut_before_it_was_sent(new_server: Embedded, tmp_path: Path, again: bool) -> None:
+    """Killed at every step of that, and the next process at once."""
+    name, folder = fresh(new_server)
+    disk = new_server.folder_dir(folder)
+    with Succession(new_server, tmp_path) as mount:
+        for step in range(1, 30):
+            path = f"{name}/f{step}"
+            stall(new_server, "PATCH", "/upload", times=None)
+            mount.write(path, b"not sent yet")
+            ino = mount.stat(path).ino
+            with dying_at(mount, step, again=again) as died:
+                fh = died.call("open", ino, os.O_WRONLY | os.O_TRUNC).fh
+                died.call("flush", fh)
+                died.call("release", fh)
+            new_server.clear_faults()
+            mount.call("idle")
+            assert mount.read(path) == (disk / f"f{step}").read_bytes() == b""
+            assert mount.names(name) == sorted(p.name for p in disk.glob("f*"))
+            if not died.times:
+                break
+        else:
+            raise AssertionError("it never got through")
+        assert mount.lives > 2
+        mount.end()
+    assert list((tmp_path / "unsent").iterdir()) == []
+    assert rows_left(tmp_path) == []
+    assert left_over(tmp_path) == []
+
+
+def rows_left(state_dir: Path) -> list[bytes]:
+    """Names of files that the next mount would look for."""
+    with closing(sqlite3.connect(state_dir / "records.sqlite")) as db:
+        return [bytes(found) for (found,) in db.execute("select name from staged")]
 
 
 def left_over(state_dir: Path) -> list[Path]:

@@ -189,6 +189,9 @@ class Restaging:
                 # Known to the next process, too, where we are killed once this content is let go of.
                 self._inodes.changed(node)
             return
+        if staged.sent >= staged.acked >= 0:
+            # The journal, which may be a step ahead, has it as sent. Nobody would see to the row then.
+            staged.sent = staged.acked - 1
         base, known = detail.base, staged.base
         if base is None or known is None or not base.matches_listing(known.size, known.mtime_ns):
             staged.base, staged.base_exact = base, False

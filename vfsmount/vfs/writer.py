@@ -215,8 +215,9 @@ class Writer:
                 new = await content.clone(node.name, keep)
         # no await until the new one is what everybody sees
         staged.content = new
-        if node.staged is staged:
-            self._note(node)
+        if node.staged is staged and self._notes is not None:
+            # Dirty at once: killed here, what is cut already is not changed by being cut again.
+            self._notes.staged(node, changing=True)
         content.release()
         return new
 
