@@ -12,9 +12,10 @@ import pytest
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted
 
-# Some 40 calls a second, a quarter of what a server answers here. Some 300 are wanted, by each mount.
-LIMIT, WINDOW_S = 200, 4
-FILES, DIRECTORIES = 120, 12
+# Some 16 calls a second, a tenth of what a server answers here: it binds on a busy machine, too. More than
+# twice the limit is wanted, by each mount.
+LIMIT, WINDOW_S = 100, 5
+FILES, DIRECTORIES = 60, 12
 
 
 def tree(top: Path) -> dict[str, bytes]:

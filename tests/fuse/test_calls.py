@@ -13,6 +13,7 @@ from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted, run
 
 FILES = 300
+QUICK_S = 0.4  # in which `rm` is done with any tree here, twice what it takes on a quiet machine
 DIRECTORIES = ("a", "a/x", "a/y", "b", *(f"b/{n}" for n in range(40)), "c", "c/d", "c/d/e", "c/d/e/f")
 
 
@@ -50,6 +51,14 @@ def manager_calls(server: Embedded) -> dict[tuple[str, str], int]:
     return calls
 
 
+def removed(path: Path) -> int:
+    """Remove a tree; how many more calls that may cost because `rm` was slow: names are sent where no more
+    came for a tenth of a second, and what was looked at long ago is looked at again."""
+    began = time.monotonic()
+    run("rm", "-r", path)
+    return int(max(0.0, time.monotonic() - began - QUICK_S) / 0.1)
+
+
 def test_ls_l_of_300_files_costs_one_listing(server: Embedded, mounted: Mounted) -> None:
     shown = run("ls", "-l", mounted.path / "many").splitlines()
     assert len(shown) == FILES + 1
@@ -84,11 +93,11 @@ def test_copying_files_in_costs_one_call_each(server: Embedded, mounted: Mounted
     assert calls.pop(("POST", "/folders/{vf}/mkdir")) == 1
     assert sum(calls.values()) <= 2, calls  # one listing, one token
     server.reset_calls()
-    run("rm", "-r", mounted.path / "many" / "copied")
+    slow = removed(mounted.path / "many" / "copied")
     os.setxattr(mounted.path / "many", "user.vfsmount.wait", b"1")  # names are taken off behind
     # A hundred names may be a cut listing, so that its names have to be gone before the look that counts: a
     # call for them, two looks, one for the directory; and on 26.x a look at what it lies in.
-    assert 1 <= sum(manager_calls(server).values()) <= 5, manager_calls(server)
+    assert 1 <= sum(manager_calls(server).values()) <= 5 + slow, manager_calls(server)
 
 
 @pytest.mark.parametrize("listed", ["cold", "warm"])
@@ -107,11 +116,11 @@ def test_removing_a_tree_costs_a_call_for_each_directory_and_for_a_hundred_names
     if listed == "warm":
         run("ls", "-R", mounted.path / "tree" / top.name)
     server.reset_calls()
-    run("rm", "-r", mounted.path / "tree" / top.name)
+    slow = removed(mounted.path / "tree" / top.name)
     os.setxattr(mounted.path / "tree", "user.vfsmount.wait", b"1")
     assert not top.exists()
     names = (directories - 1) * files
-    assert sum(manager_calls(server).values()) <= names / 100 + directories, manager_calls(server)
+    assert sum(manager_calls(server).values()) <= names / 100 + directories + slow, manager_calls(server)
 
 
 def test_missing_names_in_a_listed_directory_cost_nothing(server: Embedded, mounted: Mounted) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.conftest import wait_out_ttl
-from tests.support.mounting import run
+from tests.fuse.conftest import Site, wait_out_ttl
+from tests.support.mounting import Mounted, run
 
 
 def raises(code: int):
@@ -129,12 +129,16 @@ def test_no_replace_is_honoured(folder: Path) -> None:
     assert (folder / "c").read_text() == "a"
 
 
-def test_a_directory_made_elsewhere_does_not_swallow_a_move(folder: Path, disk: Path) -> None:
-    (folder / "f").write_text("f")
-    assert os.listdir(folder) == ["f"]
-    (disk / "d").mkdir()  # another client; our listing does not know it yet
-    with raises(errno.ENOTEMPTY):
-        os.rename(folder / "f", folder / "d")
+def test_a_directory_made_elsewhere_does_not_swallow_a_move(
+    site: Site, folder: Path, disk: Path, tmp_path: Path
+) -> None:
+    with Mounted(tmp_path, site.env, "--sync", "--dir-ttl", "3600", "--attr-ttl", "3600") as mounted:
+        here = mounted.path / folder.name
+        (here / "f").write_text("f")
+        assert os.listdir(here) == ["f"]
+        (disk / "d").mkdir()  # another client; our listing does not know it yet
+        with raises(errno.ENOTEMPTY):
+            os.rename(here / "f", here / "d")
     assert (disk / "f").read_text() == "f"
     assert os.listdir(disk / "d") == []
 

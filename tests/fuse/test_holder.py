@@ -315,6 +315,7 @@ def test_older_kernel_has_the_mount_made_again(server: Embedded, tmp_path: Path)
         device = mounted.path.stat().st_dev
         os.listdir(mounted.path / "data")
         server.faults({"rules": [{"action": "stall", "path": "/folders/*/files", "times": None}]})
+        before = server.count("GET", "/folders/{vf}/files")
         errors: list[OSError] = []
 
         def reads() -> None:
@@ -325,7 +326,8 @@ def test_older_kernel_has_the_mount_made_again(server: Embedded, tmp_path: Path)
 
         reader = threading.Thread(target=reads)
         reader.start()
-        time.sleep(1)  # it is in the daemon's hands, who waits for the server
+        # It is in the daemon's hands, who waits for the server.
+        eventually(lambda: server.count("GET", "/folders/{vf}/files") > before)
         pid = mounted.pid
         os.kill(pid, signal.SIGKILL)
         server.clear_faults()
@@ -343,11 +345,10 @@ def test_older_kernel_has_the_mount_made_again(server: Embedded, tmp_path: Path)
 
 
 def test_older_kernel_goes_on_where_nothing_was_in_hand(server: Embedded, tmp_path: Path) -> None:
-    with held(server, tmp_path, resend=False) as mounted:
-        (mounted.path / "data" / "a").write_bytes(b"there")
-        with open(mounted.path / "data" / "a", "rb") as kept:
-            another_after_kill(mounted)
-            assert kept.read() == b"there"
+    (disk_of(server) / "a").write_bytes(b"there")  # by the mount its end might be in hand still
+    with held(server, tmp_path, resend=False) as mounted, open(mounted.path / "data" / "a", "rb") as kept:
+        another_after_kill(mounted)
+        assert kept.read() == b"there"
 
 
 def test_foreground_mount_ends_with_its_signal(server: Embedded, tmp_path: Path) -> None:
@@ -391,9 +392,9 @@ def children_left(pid: int) -> set[int]:
 
 
 def test_exit_status_is_the_daemons(server: Embedded, tmp_path: Path) -> None:
-    options = ["--state-dir", tmp_path / "state", "--drain-timeout", "0", "--deadline", "2"]
+    options = ["--state-dir", tmp_path / "state", "--drain-timeout", "0", "--deadline", "10"]
     with Mounted(
-        tmp_path, server.env("owner"), "--drain-timeout", "0", "--deadline", "2", holder=True
+        tmp_path, server.env("owner"), "--drain-timeout", "0", "--deadline", "10", holder=True
     ) as mounted:
         assert mounted.holder
         server.faults({"rules": [{"action": "stall", "path": "/folders/*/request-upload", "times": None}]})
@@ -428,7 +429,8 @@ def test_mount_that_is_gone_takes_no_other_with_it(server: Embedded, tmp_path: P
     for way in ways:
         way.mkdir()
     (disk_of(server) / "f").write_bytes(b"here")
-    with held(server, ways[0], "--deadline=2") as first:
+    # Silent for as long as it takes to mount the other one.
+    with held(server, ways[0], "--deadline=2", watchdog_s=600) as first:
         both = eventually(lambda: found if len(found := daemons(first)) == 2 else None)
         holder, serving, number = first.holder, first.pid, os.stat(first.path).st_dev
         for pid in both:

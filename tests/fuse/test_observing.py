@@ -194,15 +194,15 @@ def test_stacks_come_while_the_mount_works_on(observed: Mounted) -> None:
 
 
 def test_loop_that_is_stuck_is_shown_where_it_stands(server: Embedded, tmp_path: Path) -> None:
-    """A daemon whose loop blocks: played by one that sleeps in a look-up."""
+    """A daemon whose loop blocks: played by one that sleeps in a look-up until it may go on."""
     code = (
-        "import sys, time\n"
+        f"import pathlib, sys, time; top = pathlib.Path({str(tmp_path)!r})\n"
         "from vfsmount.vfs.filesystem import Filesystem\n"
         "from vfsmount.fuse import stacks\n"
         "stacks._PATIENCE_S = 0.5\n"
         "real = Filesystem.lookup\n"
         "async def lookup(self, parent, name):\n"
-        "    if name == b'stuck': time.sleep(4)\n"
+        "    while name == b'stuck' and not (top / 'go').exists(): (top / 'here').touch(); time.sleep(0.05)\n"
         "    return await real(self, parent, name)\n"
         "Filesystem.lookup = lookup\n"
         "from vfsmount.cli import main\n"
@@ -225,10 +225,13 @@ def test_loop_that_is_stuck_is_shown_where_it_stands(server: Embedded, tmp_path:
         (record,) = (tmp_path / "state" / "mounts").glob("*.json")
         pid = json.loads(record.read_text())["pid"]
         with subprocess.Popen(["stat", mountpoint / "stuck"], stderr=subprocess.DEVNULL) as stuck:
-            time.sleep(0.5)
-            os.kill(pid, signal.SIGUSR1)
-            eventually(lambda: "<string>:7 lookup" in log.read_text())
-            assert "stacks.loop_stuck" in log.read_text()
+            try:
+                eventually((tmp_path / "here").exists)
+                os.kill(pid, signal.SIGUSR1)
+                eventually(lambda: "<string>:7 lookup" in log.read_text())
+                assert "stacks.loop_stuck" in log.read_text()
+            finally:
+                (tmp_path / "go").touch()
         assert stuck.returncode == 1
     finally:
         vfsmount("umount", "--lazy", mountpoint, "--state-dir", tmp_path / "state", env=server.env("owner"))

@@ -252,7 +252,11 @@ def test_ctrl_c_is_for_the_command_and_everything_is_sent(runs: Runs) -> None:
 @pytest.mark.unprivileged
 def test_what_the_command_leaves_running_is_ended(runs: Runs) -> None:
     stubborn = 'setsid sh -c "trap : TERM; sleep 1000 & wait" &'
-    script = f'setsid sh -c "echo \\$\\$; exec sleep 1000" & sleep 0.3; {stubborn} exit 0'
+    # Whose number is there has become a session of its own.
+    left = (
+        'setsid sh -c "echo \\$\\$ >pid; exec sleep 1000" & until [ -s pid ]; do sleep 0.05; done; cat pid;'
+    )
+    script = f"{left} {stubborn} exit 0"
     done = runs("-m", "data", "--", "sh", "-c", script)
     assert (done.returncode, done.stderr) == (0, "")
     assert not Path(f"/proc/{int(done.stdout)}").exists()

@@ -136,7 +136,10 @@ def test_saved_file_is_never_missing_or_torn_on_the_server(folder: Path, disk: P
     watcher = Watcher(disk / "notes")
     watcher.start()
     try:
-        for n in range(1, 31):
+        n, end = 0, time.monotonic() + 60
+        # What was sent lately rests for a while, so of quick saves only the last may follow the first.
+        while n < 30 or (len(watcher.seen) <= 2 and time.monotonic() < end):
+            n += 1
             target = folder / (".notes.new" if how == "replace" else "notes")
             with target.open("w") as f:
                 f.write(version(n))
@@ -146,13 +149,13 @@ def test_saved_file_is_never_missing_or_torn_on_the_server(folder: Path, disk: P
                 os.rename(target, folder / "notes")
         settle(folder)
         end = time.monotonic() + 60
-        while watcher.seen[-1] != version(30):
+        while watcher.seen[-1] != version(n):
             assert time.monotonic() < end, "the last version did not arrive"
             time.sleep(0.01)
     finally:
         watcher.stop()
     numbers = [int(text.split()[1]) if text != "missing" else text for text in watcher.seen]
     assert numbers == sorted(numbers)
-    assert all(text == version(n) for text, n in zip(watcher.seen, numbers, strict=True))
+    assert all(text == version(number) for text, number in zip(watcher.seen, numbers, strict=True))
     assert len(numbers) > 2, f"{watcher.looks} looks saw nothing between the first and the last version"
     same_on_server(folder, disk)
