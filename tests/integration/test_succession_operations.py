@@ -355,7 +355,7 @@ def test_file_whose_process_is_killed_at_every_step_and_whose_next_one_is_killed
 def test_file_that_is_changed_before_its_row_says_that_it_was_sent(
     new_server: Embedded, tmp_path: Path, change: str
 ) -> None:
-    """The row is waited for, so the journal knows before; killed at every step of the change, the next at once."""
+    """The journal knows before the row does; killed at every step of the change, and the next at once."""
     name, folder = fresh(new_server)
     disk = new_server.folder_dir(folder)
     with Succession(new_server, tmp_path) as mount:
@@ -371,7 +371,7 @@ def test_file_that_is_changed_before_its_row_says_that_it_was_sent(
                 db.execute("begin immediate")
                 so_far = mount.log.stat().st_size
                 new_server.faults({"release": True})
-                eventually(lambda: b"upload.sent" in mount.log.read_bytes()[so_far:])
+                eventually(lambda so_far=so_far: b"upload.sent" in mount.log.read_bytes()[so_far:])
                 mount.call("die_at", step)
                 if change == "cut":
                     number = mount.begin("open", ino, os.O_RDWR | os.O_TRUNC)
