@@ -133,7 +133,7 @@ def new_folder(site: Site) -> Iterator[Path]:
     path = site.mounted.path / f"fuse-{os.getpid()}-{next(_numbers)}"
     path.mkdir()
     yield path
-    subprocess.run(["rm", "-rf", path], check=False, capture_output=True, timeout=60)
+    subprocess.run(["rm", "-rf", path], check=False, capture_output=True, timeout=600)
     if site.embedded is None or site.embedded.dialect == "23.09":
         site.owner.call("DELETE", f"/folders/{path.name}")
 

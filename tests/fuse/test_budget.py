@@ -12,10 +12,10 @@ import pytest
 from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted
 
-# Some 16 calls a second, a tenth of what a server answers here: it binds on a busy machine, too. More than
+# Some 16 calls a second, a tenth of what a server answers here: it binds on a busy machine, too. About
 # twice the limit is wanted, by each mount.
 LIMIT, WINDOW_S = 100, 5
-FILES, DIRECTORIES = 60, 12
+FILES, DIRECTORIES = 48, 12
 
 
 def tree(top: Path) -> dict[str, bytes]:

@@ -109,7 +109,7 @@ def site(server: Embedded, mounted: Mounted, capsys: pytest.CaptureFixture[str])
 
 def soon(shows: Callable[[], object], wanted: object) -> None:
     """The kernel is told from a thread of its own, so a moment may pass."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while (found := shows()) != wanted and time.monotonic() < until:
         time.sleep(0.05)
     assert found == wanted

@@ -75,7 +75,7 @@ def site(
 
 def soon(path: Path, text: str | None) -> None:
     """The kernel is told from a thread of its own, so a moment may pass."""
-    eventually(lambda: (path.read_text() if path.exists() else None) == text, deadline_s=5)
+    eventually(lambda: (path.read_text() if path.exists() else None) == text, deadline_s=30)
 
 
 def test_what_is_sent_shows_on_the_mount_at_once(site: Site) -> None:

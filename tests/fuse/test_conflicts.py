@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuse.conftest import Site
-from tests.support.mounting import Mounted
+from tests.support.mounting import Mounted, vfsmount
 
 ROUNDS = 200
 
@@ -52,6 +52,9 @@ def test_both_versions_exist_afterwards(
                 thread.start()
             for thread in writers:
                 thread.join()
+        for m in (a, b):  # which may take longer than a daemon goes on at its end
+            done = vfsmount("wait", m.path, "--state-dir", m.state, env=site.env, timeout=600)
+            assert done.returncode == 0, done.stderr
     finally:
         ends = [m.stop() for m in (a, b)]
     assert [e.returncode for e in ends] == [0, 0], [e.stderr for e in ends]

@@ -64,7 +64,7 @@ def test_root_with_device_and_capability(machine: Machine, env: dict[str, str], 
         assert container.inside("cat /mnt/v/data/there").stdout == "on the server\n"
         container.inside("(sleep 0.1 &)")  # an orphan, which only the first process can bury
         eventually(lambda: "(sleep)" not in container.inside("cat /proc/[0-9]*/stat; true").stdout)
-        health = " ".join(vfsmount("health", "/mnt/v", "--state-dir", "/tmp/state"))
+        health = " ".join(vfsmount("health", "/mnt/v", "--state-dir", "/tmp/state", "--timeout", "20"))
         assert container.inside(health).returncode == 0
         container.signal("TERM")
         assert container.wait() == 0, container.said

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import Embedded
+from tests.support.embedded import Embedded, eventually
 from tests.support.mounting import Mounted, vfsmount
 from vfsmount.fuse.mountpoint import device_number
+
+PATIENT = ("--timeout", "20")  # with a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,11 @@ def diagnosed(mounted: Mounted, server: Embedded) -> dict[str, str]:
     return found
 
 
+def finds(mounted: Mounted, server: Embedded, wanted: dict[str, str]) -> None:
+    """It says this of a mount that is well, unless a busy machine lets nobody answer in its few seconds."""
+    eventually(lambda: diagnosed(mounted, server) == wanted, 60)
+
+
 def health(mounted: Mounted, server: Embedded, *options: str) -> tuple[int, str]:
     """(exit status, what it says)"""
     done = vfsmount("health", mounted.path, "--state-dir", mounted.state, *options, env=server.env("owner"))
@@ -52,8 +59,8 @@ def health(mounted: Mounted, server: Embedded, *options: str) -> tuple[int, str]
 def test_mount_that_is_well(server: Embedded, mounted: Mounted) -> None:
     setting = Path(f"/sys/class/bdi/{device_number(str(mounted.path))}/read_ahead_kb")
     small = int(setting.read_text()) < 1024
-    assert diagnosed(mounted, server) == ({"readahead-small": "warn"} if small else {})
-    assert health(mounted, server) == (0, "")
+    finds(mounted, server, {"readahead-small": "warn"} if small else {})
+    assert health(mounted, server, *PATIENT) == (0, "")
     # The directory of state is for us alone, whatever umask we had.
     assert mounted.state.stat().st_mode & 0o777 == 0o700
 
@@ -61,7 +68,7 @@ def test_mount_that_is_well(server: Embedded, mounted: Mounted) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may set a mount's readahead")
 def test_small_readahead_is_found(server: Embedded, mounted: Mounted) -> None:
     Path(f"/sys/class/bdi/{device_number(str(mounted.path))}/read_ahead_kb").write_text("128")
-    assert diagnosed(mounted, server) == {"readahead-small": "warn"}
+    finds(mounted, server, {"readahead-small": "warn"})
 
 
 def test_daemon_that_is_stopped_is_found(server: Embedded, mounted: Mounted) -> None:
@@ -92,8 +99,8 @@ def test_unmounted_is_not_well(server: Embedded, mounted: Mounted) -> None:
 def test_mount_that_another_one_covers_is_not_well(server: Embedded, mounted: Mounted) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "none", mounted.path], check=True)
     try:
-        code, said = health(mounted, server)
+        code, said = health(mounted, server, *PATIENT)
     finally:
         subprocess.run(["umount", mounted.path], check=True)
     assert code == 1 and "another one lies over it" in said
-    assert health(mounted, server) == (0, "")
+    assert health(mounted, server, *PATIENT) == (0, "")

@@ -17,7 +17,7 @@ FILES = 300
 TREE = 20
 LOOKS = 30
 # A look costs one call of 30 ms; the rest is for a busy machine. Behind the others it would take minutes.
-LOOK_S = 5.0
+LOOK_S = 20.0
 
 
 @pytest.fixture(params=["23.09", "26"])

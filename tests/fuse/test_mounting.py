@@ -210,7 +210,7 @@ def on_the_server(server: Embedded, name: str) -> Path:
 def test_umount_names_what_could_not_be_sent_and_the_next_mount_sends_it(
     server: Embedded, env: dict[str, str], tmp_path: Path
 ) -> None:
-    mounted = Mounted(tmp_path, env, "--deadline", "2", "--drain-timeout", "5")
+    mounted = Mounted(tmp_path, env, "--deadline", "10", "--drain-timeout", "30")
     mounted.start()
     server.faults(REFUSED)
     (mounted.path / "data" / "late.txt").write_text("precious")
@@ -319,7 +319,7 @@ def test_second_signal_ends_the_sending_and_names_what_is_left(
     time.sleep(1)  # it is sending, and would for ten minutes
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: b"data/hurried.txt" in mounted.record)
-    assert mounted.said_lately().count("mount.signal signal=SIGTERM") == 2
+    assert mounted.log.read_text().count("mount.signal signal=SIGTERM") == 2
     server.clear_faults()
     mounted.start()
     assert mounted.stop().returncode == 0
@@ -350,7 +350,7 @@ def test_what_was_closed_survives_the_daemons_death(
 def test_whoever_asks_for_the_server_is_told_of_its_errors(
     server: Embedded, env: dict[str, str], tmp_path: Path, option: str
 ) -> None:
-    with Mounted(tmp_path, env, "--deadline", "2", option) as mounted:
+    with Mounted(tmp_path, env, "--deadline", "10", option) as mounted:
         server.faults(REFUSED)
         with pytest.raises(OSError), (mounted.path / "data" / "later.txt").open("w") as f:
             f.write("precious")
@@ -542,7 +542,9 @@ def test_state_of_somebody_else_is_one_sentence(
     assert "Traceback" not in done.stderr and done.stderr.startswith("vfsmount: ")
 
 
-GRACE_S = 10.0
+# Kubernetes' own; docker's 10 s, which --drain-timeout 6 is for, leave a busy machine nothing. To send
+# everything takes more than a minute, eight at a time.
+GRACE_S = 30.0
 
 
 def test_termination_within_the_grace_period_names_what_is_unsent_and_the_next_mount_sends_it(
@@ -584,6 +586,11 @@ def test_termination_within_the_grace_period_names_what_is_unsent_and_the_next_m
         server.clear_faults()
         mounted = Mounted(tmp_path, server.env("owner"))
         mounted.start()
+        # Which may take longer than a daemon goes on at its end.
+        done = vfsmount(
+            "wait", mounted.path, "--state-dir", mounted.state, env=server.env("owner"), timeout=600
+        )
+        assert (done.returncode, done.stderr) == (0, "")
         done = mounted.stop()
         assert (done.returncode, done.stderr) == (0, "")
         for n in range(500):

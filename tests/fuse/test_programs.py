@@ -41,10 +41,10 @@ def test_tree_copied_in_and_out_is_identical(
     source_tree: Path, folder: Path, disk: Path, tmp_path: Path
 ) -> None:
     assert files_in(source_tree) > 1000
-    run("cp", "-r", source_tree, folder, timeout=400)
+    run("cp", "-r", source_tree, folder, timeout=900)
     settle(folder)
     assert run("diff", "-r", source_tree, disk / "stdlib") == ""
-    run("cp", "-r", folder / "stdlib", tmp_path / "back", timeout=400)
+    run("cp", "-r", folder / "stdlib", tmp_path / "back", timeout=900)
     assert run("diff", "-r", source_tree, tmp_path / "back") == ""
     checked = run(
         "rsync",
@@ -54,10 +54,10 @@ def test_tree_copied_in_and_out_is_identical(
         "--out-format=%n",
         f"{source_tree}/",
         folder / "stdlib/",
-        timeout=400,
+        timeout=900,
     )
     assert checked == ""
-    run("rm", "-r", folder / "stdlib", timeout=400)
+    run("rm", "-r", folder / "stdlib", timeout=900)
     settle(folder)
     assert not (disk / "stdlib").exists()
 

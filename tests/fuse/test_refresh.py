@@ -67,7 +67,7 @@ def refresh(mounted: Mounted, server: Embedded, *paths: Path) -> None:
 
 def soon(shows: Callable[[], dict[str, str]], wanted: dict[str, str]) -> None:
     """The kernel is told from a thread of its own, so a moment may pass."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while (found := shows()) != wanted and time.monotonic() < until:
         time.sleep(0.05)
     assert found == wanted

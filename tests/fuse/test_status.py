@@ -29,9 +29,10 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def mounted(server: Embedded, tmp_path: Path) -> Iterator[Mounted]:
+def mounted(request: pytest.FixtureRequest, server: Embedded, tmp_path: Path) -> Iterator[Mounted]:
     server.clear_faults()
-    with Mounted(tmp_path, server.env("owner"), "--drain-timeout", "5") as mounted:
+    drain_s = getattr(request, "param", "5")
+    with Mounted(tmp_path, server.env("owner"), "--drain-timeout", drain_s) as mounted:
         os.listdir(mounted.path / "data")
         yield mounted
         server.clear_faults()
@@ -253,6 +254,7 @@ def test_removals_are_waited_for(server: Embedded, mounted: Mounted) -> None:
     assert not on_disk.exists()
 
 
+@pytest.mark.parametrize("mounted", ["120"], indirect=True)  # longer than the looks at it take
 def test_waiting_goes_on_while_the_mount_sends_what_is_left(server: Embedded, mounted: Mounted) -> None:
     server.faults(STALLED)
     (mounted.path / "data" / "last").write_text("x")

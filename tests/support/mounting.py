@@ -90,7 +90,17 @@ class Mounted:
     def stop(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Unmount and wait for the daemon's end."""
         try:
-            return vfsmount("umount", "--lazy", self.path, "--state-dir", self.state, *options, env=self._env)
+            # Longer than the daemon may send what is left (60 s), and than any --timeout that a test gives.
+            return vfsmount(
+                "umount",
+                "--lazy",
+                self.path,
+                "--state-dir",
+                self.state,
+                *options,
+                env=self._env,
+                timeout=300,
+            )
         except subprocess.TimeoutExpired as e:
             raise AssertionError(f"umount waits\n{self._who_has_it()}\n{self.said_lately()}") from e
 

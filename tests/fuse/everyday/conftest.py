@@ -34,6 +34,6 @@ def folder(request: pytest.FixtureRequest, site: Site, background: Mounted) -> I
     path = background.path / f"everyday-{os.getpid()}-{next(_numbers)}"
     path.mkdir()
     yield path
-    subprocess.run(["rm", "-rf", path], check=False, capture_output=True, timeout=60)
+    subprocess.run(["rm", "-rf", path], check=False, capture_output=True, timeout=600)
     if site.embedded is None or site.embedded.dialect == "23.09":
         site.owner.call("DELETE", f"/folders/{path.name}")
