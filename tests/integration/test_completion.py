@@ -213,7 +213,7 @@ def no_cache(env: dict[str, str]) -> dict[str, str]:
 def test_trouble_is_silence(
     environ: dict[str, str], trouble: Callable[[dict[str, str]], dict[str, str]], tmp_path: Path
 ) -> None:
-    for _ in range(5):  # on a busy machine the two seconds may be over before anything is offered
+    for _ in range(10):  # on a busy machine the two seconds may be over before anything is offered
         done = press_tab("vfsmount ls ", {**trouble(environ), "HOME": str(tmp_path)})
         if done.stdout:
             break

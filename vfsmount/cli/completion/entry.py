@@ -6,19 +6,31 @@ that hangs) is silence and exit status 0.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
 from vfsmount.cli.completion.shells import PROGRAM, SHELLS, VARIABLE
 
 DEADLINE_S = 2.0
+_OFFER_S = 0.4  # of those, so that what is known without others is still offered
+
+_ends_at = math.inf  # by the monotonic clock; no shell waits for it
+
+
+def patience_s() -> float:
+    """Seconds in which others may still be asked, infinite where no shell waits."""
+    return max(0.0, _ends_at - _OFFER_S - time.monotonic())
 
 
 def run() -> int:
     """Answer the shell on stdout; the exit status, 0."""
+    global _ends_at
+    _ends_at = time.monotonic() + DEADLINE_S
     # Whatever hangs, in a call of the system or at the program's end, hangs no longer.
     end = threading.Timer(DEADLINE_S, os._exit, (0,))
     end.daemon = True

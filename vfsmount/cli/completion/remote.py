@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from vfsmount import places
+from vfsmount.cli.completion.entry import patience_s
 from vfsmount.cli.completion.kept import directory
 from vfsmount.cli.options import Flags
 from vfsmount.config import ApiSettings, load_settings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from vfsmount.cli.completion.onelook import OneLook
 
 KEPT_S = 60.0
-PATIENCE_S = 1.6  # less than `entry.DEADLINE_S`, so that what is known without the server is still offered
+PATIENCE_S = 1.6  # for the server; less where loading us has taken its time
 
 T = TypeVar("T")
 
@@ -123,7 +124,7 @@ def _within(settings: ApiSettings, work: Callable[[OneLook], Awaitable[T]]) -> T
     from vfsmount.cli.remote import alone
 
     async def run() -> T | None:
-        with trio.move_on_after(PATIENCE_S):
+        with trio.move_on_after(min(PATIENCE_S, patience_s())):
             async with OneLook(settings) as client:
                 await client.connect()
                 return await work(client)
