@@ -13,7 +13,7 @@ from tests.support.embedded import Embedded
 from tests.support.mounting import Mounted, run
 
 FILES = 300
-QUICK_S = 0.4  # in which `rm` is done with any tree here, twice what it takes on a quiet machine
+QUICK_S = 0.6  # in which any tree here has gone, twice what it takes on a quiet machine
 DIRECTORIES = ("a", "a/x", "a/y", "b", *(f"b/{n}" for n in range(40)), "c", "c/d", "c/d/e", "c/d/e/f")
 
 
@@ -52,10 +52,12 @@ def manager_calls(server: Embedded) -> dict[tuple[str, str], int]:
 
 
 def removed(path: Path) -> int:
-    """Remove a tree; how many more calls that may cost because `rm` was slow: names are sent where no more
-    came for a tenth of a second, and what was looked at long ago is looked at again."""
+    """Remove a tree, from the server too; how many more calls that may cost because all was slow: names are
+    sent where no more came for a tenth of a second, and what was looked at long ago is looked at again."""
     began = time.monotonic()
     run("rm", "-r", path)
+    os.setxattr(path.parent, "user.vfsmount.wait", b"1")  # names are taken off behind
+    print(f"gone after {time.monotonic() - began:.2f} s")
     return int(max(0.0, time.monotonic() - began - QUICK_S) / 0.1)
 
 
@@ -72,10 +74,11 @@ def test_reading_300_files_costs_one_token(server: Embedded, mounted: Mounted) -
     names = os.listdir(mounted.path / "many")
     for name in names:
         assert (mounted.path / "many" / name).read_text() == f"content {int(name[1:])}"
-    assert manager_calls(server) == {
-        ("GET", "/folders/{vf}/files"): 1,
-        ("POST", "/folders/{vf}/request-download"): 1,
-    }
+    calls = manager_calls(server)
+    listings = calls.pop(("GET", "/folders/{vf}/files"))
+    assert calls == {("POST", "/folders/{vf}/request-download"): 1}
+    # Where files came slowly, on 26.x, the rest is asked for in one; around that the directory is looked at.
+    assert 1 <= listings <= 1 + 2 * mounted.log.read_text().count("archive.asked")
 
 
 def test_copying_files_in_costs_one_call_each(server: Embedded, mounted: Mounted, tmp_path: Path) -> None:
@@ -94,7 +97,6 @@ def test_copying_files_in_costs_one_call_each(server: Embedded, mounted: Mounted
     assert sum(calls.values()) <= 2, calls  # one listing, one token
     server.reset_calls()
     slow = removed(mounted.path / "many" / "copied")
-    os.setxattr(mounted.path / "many", "user.vfsmount.wait", b"1")  # names are taken off behind
     # A hundred names may be a cut listing, so that its names have to be gone before the look that counts: a
     # call for them, two looks, one for the directory; and on 26.x a look at what it lies in.
     assert 1 <= sum(manager_calls(server).values()) <= 5 + slow, manager_calls(server)
@@ -117,7 +119,6 @@ def test_removing_a_tree_costs_a_call_for_each_directory_and_for_a_hundred_names
         run("ls", "-R", mounted.path / "tree" / top.name)
     server.reset_calls()
     slow = removed(mounted.path / "tree" / top.name)
-    os.setxattr(mounted.path / "tree", "user.vfsmount.wait", b"1")
     assert not top.exists()
     names = (directories - 1) * files
     assert sum(manager_calls(server).values()) <= names / 100 + directories + slow, manager_calls(server)
